@@ -1,0 +1,21 @@
+"""What a plugin author imports, and nothing else. Importing it does not import torch."""
+
+from harness.errors import HarnessError
+from harness.method import Cut, Layout, Need, Reduce, TensorGroup, Threshold, merge_method, param
+from harness.task import Score, scorer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cut",
+    "HarnessError",
+    "Layout",
+    "Need",
+    "Reduce",
+    "Score",
+    "TensorGroup",
+    "Threshold",
+    "merge_method",
+    "param",
+    "scorer",
+]

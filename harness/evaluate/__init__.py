@@ -1,0 +1,93 @@
+"""Evaluates checkpoints on tasks: lm-eval decides what is asked and how it is scored, an engine answers.
+
+Light at import: torch and lm-eval come with the first evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError, nearest
+from harness.evaluate.engine import ENGINES, Engine, EvaluationError
+from harness.evaluate.task_file import Column, TaskFile, load_task
+
+__all__ = ["Column", "EvalRequest", "EvaluationError", "Evaluator", "TaskFile", "load_task"]
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """One model on one task. `fingerprint` is the model's content hash (weights, config and tokenizer).
+
+    `folder` receives `samples.parquet` and `log.txt`. `responses` is the SQLite file of this (fingerprint,
+    task). `generation` holds lm-eval generation settings (`max_gen_toks`, `do_sample`, `temperature`,
+    `top_p`, ...) that replace the task's own. `limit` is the number of documents, None for all. `split` is
+    `test` or `validation`. `seed` decides what is drawn when sampling.
+    """
+
+    model: Path
+    fingerprint: str
+    task: TaskFile
+    folder: Path
+    responses: Path
+    generation: dict[str, Any] = field(default_factory=dict)
+    chat_template: bool = True
+    limit: int | None = None
+    seed: int = 0
+    split: str = "test"
+
+
+class Evaluator:
+    """A context manager around one engine process; several may live in one process, one per thread.
+
+    `dtype="auto"`: float32 on a CPU (exact, and faster there), the checkpoint's own on a GPU. `batch_size`
+    None: 64 up to 0.1 B parameters, else 8. `threads` None: the engine's choice. What the engine prints
+    goes to `log`.
+    """
+
+    def __init__(self, engine: str = "hf", *, device: str = "auto", dtype: str = "auto",
+                 batch_size: int | None = None, threads: int | None = None, log: Path | None = None) -> None:
+        if engine not in ENGINES:
+            raise HarnessError(f"no engine is called `{engine}`", nearest(engine, ENGINES))
+        if dtype not in DTYPES:
+            raise HarnessError(f"`dtype` is {dtype!r}", nearest(dtype, DTYPES))
+        settings = {"device": device, "dtype": dtype, "batch_size": batch_size, "threads": threads}
+        self.engine = Engine(engine, settings, log)
+        self._numerics = {"engine": engine, "dtype": dtype}
+        self._tasks: dict[Any, Any] = {}
+        self._prompts: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Begin starting the engine (its imports take seconds); returns at once."""
+        self.engine.start()
+
+    def evaluate(self, request: EvalRequest, progress: Callable[[int, int], None] | None = None) -> dict:
+        """Carry out one request; `progress(done, all)` is called as responses arrive.
+
+        Returns {"metrics": {metric: {"value", "stderr", "n", "higher_is_better"}}, "rates": {"unparsed",
+        "unfinished", "empty", "truncated", "repetition"} (0 to 1; {} for a task that generates nothing),
+        "tokens_per_response", "generated", "from_store", "seconds": {...}, "engine": {...}}. Raises
+        HarnessError for a checkpoint or task that cannot be used, EvaluationError when the engine fails.
+        """
+        from harness.evaluate.measure import measure
+
+        return measure(request, self.engine, self._numerics, self._tasks, self._prompts,
+                       progress or (lambda done, total: None))
+
+    def peak_mib(self) -> float:
+        """Highest resident set of the engine process so far, MiB."""
+        return self.engine.peak_mib()
+
+    def close(self) -> None:
+        """End the engine process."""
+        self.engine.close()
+
+    def __enter__(self) -> Evaluator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

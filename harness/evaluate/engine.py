@@ -1,0 +1,198 @@
+"""The parent's side of an engine: a child process that holds a model and answers requests.
+
+Light: imports neither torch nor lm-eval; the child does.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.errors import HarnessError
+from harness.evaluate import wire
+from harness.measure import peak_mib
+
+STRIKES = 3
+ENGINES = ("hf",)
+
+
+class EvaluationError(HarnessError):
+    """The engine could not do its work; the message holds its own last words."""
+
+
+class _Died(Exception):
+    """The child ended without an answer."""
+
+
+class Engine:
+    """One engine process. It is started when first needed (or by `start`) and again when it dies.
+
+    `settings` go to the engine as they are (device, dtype, batch_size, threads). What the child prints goes
+    to `log`. The child ends by itself when this process does, however that ends.
+    """
+
+    def __init__(self, name: str, settings: dict[str, Any], log: Path | None = None) -> None:
+        self.name, self.settings = name, settings
+        self.asked = 0  # requests handed to a child, repeats after a death included
+        self.loaded: dict[str, Any] = {}
+        self._checkpoint: str | None = None
+        self._child: subprocess.Popen | None = None
+        self.exit_code: int | None = None  # of the last child that ended
+        self._ready = self._gone = False
+        self._peak = 0.0
+        self._own_log = tempfile.NamedTemporaryFile(suffix=".log") if log is None else None
+        self.log = Path(self._own_log.name) if log is None else log
+
+    def start(self) -> None:
+        """Begin starting the child; returns at once."""
+        if self._child is not None:
+            return
+        to_child, from_parent = os.pipe()
+        to_parent, from_child = os.pipe()
+        package = str(Path(harness.__file__).resolve().parent.parent)
+        path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
+        command = [sys.executable, "-m", "harness.evaluate.serve", self.name, str(to_child), str(from_child)]
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            # A session of its own: Ctrl-C reaches the parent, which then ends the child in order.
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(to_child, from_child),
+                start_new_session=True, env={**os.environ, **self._environment(), "PYTHONPATH": path})
+        os.close(to_child)
+        os.close(from_child)
+        self._to, self._from = os.fdopen(from_parent, "wb"), os.fdopen(to_parent, "rb")
+        self._ready, self._gone, self._checkpoint = False, False, None
+        self._send(self.settings)
+
+    def _environment(self) -> dict[str, str]:
+        quiet = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "warning"}
+        # Idle OpenMP threads that spin made two engines on two cores 20 to 50 times slower (measured).
+        calm = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+        threads = self.settings.get("threads")
+        return {**quiet, **calm, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+
+    def run(self, checkpoint: Path, kind: str, requests: Sequence[dict]) -> Iterator[list[tuple[int, Any]]]:
+        """Answers to `requests` by the model at `checkpoint`, as (index, answer) lists in the order in which
+        batches finish. `kind` is `generate`, `loglikelihood` or `loglikelihood_rolling`.
+
+        When the child dies it is started again and what it had not answered is repeated; three deaths
+        without an answer between them raise EvaluationError.
+        """
+        left, strikes = dict(enumerate(requests)), 0
+        while left:
+            try:
+                for part in self._answers(checkpoint, kind, left):
+                    strikes = 0
+                    for index, _ in part:
+                        del left[index]
+                    yield part
+            except _Died:
+                strikes += 1
+                self._strike(strikes, f"{kind} on {checkpoint}")
+
+    def render(self, checkpoint: Path, messages: list[dict], add_generation_prompt: bool) -> str:
+        """A chat as the prompt of the model at `checkpoint`, by its tokenizer's template."""
+        strikes = 0
+        while True:
+            try:
+                self._load(checkpoint)
+                self._send({"do": "render", "messages": messages, "generate": add_generation_prompt})
+                return self._receive(checkpoint)["text"]
+            except _Died:
+                strikes += 1
+                self._strike(strikes, f"chat template of {checkpoint}")
+
+    def _answers(self, checkpoint: Path, kind: str, left: dict[int, dict]) -> Iterator[list]:
+        self._load(checkpoint)
+        self.asked += len(left)
+        finished = False
+        try:
+            self._send({"do": kind, "requests": list(left.items())})
+            while not finished:
+                message = self._receive(checkpoint)
+                finished = "done" in message
+                if not finished:
+                    yield [(index, answer) for index, answer in message["answers"]]
+        finally:
+            if not finished:  # given up half-way: the pipe holds answers to questions nobody asks any more
+                self.kill()
+
+    def _load(self, checkpoint: Path) -> None:
+        self.start()
+        if not self._ready:
+            self._receive(checkpoint)
+            self._ready = True
+        if self._checkpoint != str(checkpoint):
+            self._checkpoint = None
+            self._send({"do": "load", "checkpoint": str(checkpoint)})
+            self.loaded = self._receive(checkpoint)["loaded"]
+            self._checkpoint = str(checkpoint)
+
+    def _send(self, message: Any) -> None:
+        try:
+            wire.send(self._to, message)
+        except OSError:
+            self._gone = True
+            raise _Died from None
+
+    def _receive(self, checkpoint: Path) -> dict:
+        try:
+            message = wire.receive(self._from)
+        except (EOFError, OSError):
+            self._gone = True
+            raise _Died from None
+        if "error" not in message:
+            return message
+        if message["where"] == "load":  # the child is well, the checkpoint is not
+            raise HarnessError(f"checkpoint {checkpoint} cannot be evaluated: {message['error']}",
+                               message.get("hint") or f"the engine's log: {self.log}")
+        self.kill()
+        raise EvaluationError(f"engine `{self.name}` failed in {message['where']} on {checkpoint}: "
+                              f"{message['error']}", f"the engine's log: {self.log}")
+
+    def _strike(self, count: int, doing: str) -> None:
+        self.kill()
+        if count >= STRIKES:
+            last = " | ".join(self.last_lines(3)) or "it said nothing"
+            raise EvaluationError(f"engine `{self.name}` died {count} times (exit code {self.exit_code}) in "
+                                  f"{doing}: {last}", f"the engine's log: {self.log}")
+
+    def last_lines(self, count: int) -> list[str]:
+        """The last lines the child printed."""
+        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        return [line.strip() for line in text.splitlines() if line.strip()][-count:]
+
+    def peak_mib(self) -> float:
+        """Highest resident set of any child so far, MiB."""
+        if self._child is not None:
+            self._peak = max(self._peak, peak_mib(self._child.pid))
+        return self._peak
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None when there is none."""
+        return self._child.pid if self._child else None
+
+    def kill(self) -> None:
+        """End the child at once."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        try:
+            self.exit_code = child.wait(timeout=0.5 if self._gone else 0)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            self.exit_code = child.wait()
+        for pipe in (self._to, self._from):
+            try:
+                pipe.close()
+            except OSError:  # unsent bytes to a dead child
+                pass
+
+    close = kill

@@ -1,0 +1,187 @@
+"""The `hf` engine: lm-eval's own HFLM, so that its numbers are lm-eval's. Runs in the child process only.
+
+HFLM is subclassed where it forgets something: how many tokens a response has and why it ended, and the
+answers of a batch as soon as the batch is done (its cache hook reports them; here the hook hands them on).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval import utils
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM
+
+from harness.evaluate.engines import LoadError
+
+Emit = Callable[[list[tuple[int, Any]]], None]
+SMALL = 100_000_000  # parameters up to which 64 sequences at once are no burden anywhere
+
+
+class Engine:
+    """See `engines/__init__.py`. Settings: device, dtype, batch_size, threads; `auto`, None: chosen here."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        if settings["threads"]:
+            torch.set_num_threads(settings["threads"])
+        device = settings["device"]
+        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.lm: StreamingHFLM | None = None
+
+    def load(self, checkpoint: str) -> dict[str, Any]:
+        begun = time.perf_counter()
+        self.lm = None  # the old model's memory is free before the new one is read
+        model = self._read(checkpoint)
+        count = sum(p.numel() for p in model.parameters())
+        batch = self.settings["batch_size"] or (64 if count <= SMALL else 8)
+        try:
+            self.lm = StreamingHFLM(model, batch_size=batch)
+        except (OSError, ValueError, KeyError) as error:
+            fact = f"its tokenizer does not load: {_line(error)}"
+            raise LoadError(fact, f"check {checkpoint}/tokenizer.json") from error
+        return {"batch_size": batch, "dtype": str(model.dtype).removeprefix("torch."), "device": self.device,
+                "parameters": count, "seconds": time.perf_counter() - begun}
+
+    def _read(self, checkpoint: str) -> Any:
+        if not (Path(checkpoint) / "config.json").is_file():
+            raise LoadError("it has no config.json", "name a folder with a model in transformers' layout")
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                checkpoint, dtype=self._dtype(), output_loading_info=True)
+        except Exception as error:  # safetensors, json and transformers each have their own
+            hint = "check the checkpoint's files; merge again if it was made here"
+            raise LoadError(_line(error), hint) from error
+        for kind in ("missing_keys", "mismatched_keys"):
+            if info[kind]:  # transformers would go on with random numbers in their place
+                names = ", ".join(sorted(str(key) for key in info[kind])[:3])
+                raise LoadError(f"{len(info[kind])} {kind.replace('_keys', '')} tensors ({names})",
+                                "the weights do not belong to this config.json")
+        return model.to(self.device).eval()
+
+    def _dtype(self) -> Any:
+        # On a CPU float32 is both exact (the weights are widened) and faster than half precision.
+        wanted = self.settings["dtype"]
+        if wanted == "auto":
+            wanted = "float32" if self.device == "cpu" else "auto"
+        return wanted if wanted == "auto" else getattr(torch, wanted)
+
+    def render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+        if self.lm.tokenizer.chat_template is None:
+            raise LoadError("its tokenizer has no chat template", "set `chat_template: false` in the family")
+        return self.lm.apply_chat_template(messages, add_generation_prompt=add_generation_prompt)
+
+    def generate(self, requests: list, emit: Emit) -> None:
+        asked = [(i, (r["context"], r["kwargs"]), r["seed"]) for i, r in requests]
+        self.lm.stream("generate_until", asked, emit)
+
+    def loglikelihood(self, requests: list, emit: Emit) -> None:
+        asked = [(i, (r["context"], r["continuation"]), None) for i, r in requests]
+        self.lm.stream("loglikelihood", asked, emit)
+
+    def loglikelihood_rolling(self, requests: list, emit: Emit) -> None:
+        self.lm.stream("loglikelihood_rolling", [(i, (r["text"],), None) for i, r in requests], emit)
+
+
+class StreamingHFLM(HFLM):
+    """HFLM that hands on the answers of each batch when it is done. The batches are HFLM's own."""
+
+    def stream(self, kind: str, requests: list[tuple[int, tuple, Any]], emit: Emit) -> None:
+        """Answer (index, arguments, seed) requests with HFLM's method `kind`."""
+        self._emit, self._done, self._facts = emit, [], deque()
+        self._waiting, self._seeds = defaultdict(deque), defaultdict(deque)
+        for index, arguments, seed in requests:
+            self._waiting[_identity(arguments)].append(index)
+            self._seeds[arguments[0]].append(seed)
+        self._documents = deque()
+        if kind == "loglikelihood_rolling":
+            self._documents.extend((index, *self._windows(text)) for index, (text,), _ in requests)
+            self._sum, self._seen = 0, 0
+        self.set_cache_hook(self)  # ours is `add_partial`
+        getattr(self, kind)([Instance(kind, {}, args, 0) for _, args, _ in requests], disable_tqdm=True)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._done:
+            self._emit(self._done)
+            self._done = []
+
+    def add_partial(self, kind: str, arguments: tuple, answer: Any) -> None:
+        """HFLM's cache hook: one answer, in the order of its batch."""
+        if kind == "loglikelihood_rolling":  # comes when all are done; `_loglikelihood_tokens` knows earlier
+            return
+        if kind == "generate_until":
+            tokens, finish = self._facts.popleft()
+            value: dict[str, Any] = {"text": answer, "tokens": tokens, "finish": finish}
+        else:
+            value = {"logprob": answer[0], "greedy": answer[1]}
+        self._done.append((self._waiting[_identity(arguments)].popleft(), value))
+
+    def tok_batch_encode(self, strings: list[str], *args: Any, **kwargs: Any) -> Any:
+        self._contexts = strings
+        return super().tok_batch_encode(strings, *args, **kwargs)
+
+    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> Any:
+        self._flush()
+        seeds = [self._seeds[text].popleft() for text in self._contexts]
+        if kwargs.get("do_sample"):  # the same batch draws the same tokens, whatever ran before it
+            text = repr((seeds, self._contexts)).encode()
+            torch.manual_seed(int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1)
+        out = super()._model_generate(context=context, max_length=max_length, stop=stop, **kwargs)
+        self._facts.extend(self._facts_of(row, stop) for row in out[:, context.shape[1] :].tolist())
+        return out
+
+    def _facts_of(self, row: list[int], stop: list[str]) -> tuple[int, str]:
+        """(tokens generated, the end token included; why it ended: `stop` or `length`)."""
+        ends = self.model.generation_config.eos_token_id
+        ends = {*(ends if isinstance(ends, list) else [ends]), self.eot_token_id}
+        for place, token in enumerate(row):
+            if token in ends:
+                return place + 1, "stop"
+        text = self.tok_decode(row)
+        cut = min((text.find(term) for term in stop if term and term in text), default=-1)
+        if cut < 0:
+            return len(row), "length"
+        return len(self.tok_encode(text[:cut], add_special_tokens=False)), "stop"
+
+    def _model_call(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        self._flush()
+        return super()._model_call(*args, **kwargs)
+
+    def _windows(self, text: str) -> tuple[int, int]:
+        """(windows that HFLM cuts a document into, its tokens)."""
+        tokens = self.tok_encode(text)
+        windows = utils.get_rolling_token_windows(
+            token_list=tokens, prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1)
+        return sum(1 for _ in windows), len(tokens)
+
+    def _loglikelihood_tokens(self, requests: list, **kwargs: Any) -> list[tuple[float, bool]]:
+        answers = super()._loglikelihood_tokens(requests, **{**kwargs, "disable_tqdm": True})
+        if self._documents:  # windows come in the order of the documents
+            for logprob, _ in answers:
+                self._finish_documents()
+                self._sum, self._seen = self._sum + logprob, self._seen + 1
+            self._finish_documents()
+        return answers
+
+    def _finish_documents(self) -> None:
+        while self._documents and self._documents[0][1] == self._seen:
+            index, _, tokens = self._documents.popleft()
+            self._done.append((index, {"logprob": self._sum, "tokens": tokens}))
+            self._sum, self._seen = 0, 0
+
+
+def _identity(arguments: tuple) -> str:
+    return json.dumps(arguments, sort_keys=True)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,71 @@
+"""The child's side of an engine: `python -m harness.evaluate.serve ENGINE READ_FD WRITE_FD`.
+
+Reads messages, lets the engine do the work, sends answers. See `engines/__init__.py` for what an engine is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import queue
+import sys
+import threading
+import traceback
+from typing import Any, BinaryIO
+
+from harness.evaluate import wire
+from harness.evaluate.engines import LoadError
+
+
+def main() -> None:
+    name, read, write = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    inbox: queue.Queue = queue.Queue()
+    threading.Thread(target=_listen, args=(os.fdopen(read, "rb"), inbox), daemon=True).start()
+    out = os.fdopen(write, "wb")
+    settings = inbox.get()
+    try:
+        module = name if "." in name else f"harness.evaluate.engines.{name}"
+        engine = importlib.import_module(module).Engine(settings)
+    except Exception as error:
+        _report(out, "start", error)
+        return
+    wire.send(out, {"ready": True})
+    while True:
+        _answer(engine, inbox.get(), out)
+
+
+def _listen(pipe: BinaryIO, inbox: queue.Queue) -> None:
+    # A thread of its own notices at once that the parent is gone, even in the middle of a generation.
+    # (A death signal of the kernel would fire when the thread ends that started this process.)
+    while True:
+        try:
+            inbox.put(wire.receive(pipe))
+        except EOFError:
+            os._exit(0)
+
+
+def _answer(engine: Any, message: dict, out: BinaryIO) -> None:
+    what = message["do"]
+    try:
+        if what == "load":
+            wire.send(out, {"loaded": engine.load(message["checkpoint"])})
+        elif what == "render":
+            wire.send(out, {"text": engine.render(message["messages"], message["generate"])})
+        else:
+            work = getattr(engine, what)
+            work(message["requests"], lambda answers: wire.send(out, {"answers": answers}))
+            wire.send(out, {"done": True})
+    except LoadError as error:
+        fact, hint = error.args
+        wire.send(out, {"error": fact, "hint": hint, "where": "load"})
+    except Exception as error:
+        _report(out, what, error)
+
+
+def _report(out: BinaryIO, where: str, error: Exception) -> None:
+    traceback.print_exc()
+    wire.send(out, {"error": f"{type(error).__name__}: {error}", "where": where})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Families shipped with the harness."""

@@ -1,0 +1,181 @@
+"""The units of work, and the `TensorGroup` that a method sees of one: its tensors are read when they are
+first looked at, so an input that no method of a pass uses is not read. Imports torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.checkpoint.blocks import Buffers, Reader
+from harness.checkpoint.read import FLOATS, Checkpoint, TensorInfo
+from harness.errors import HarnessError
+from harness.method import TensorGroup
+
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+EMBEDDINGS = {"wte": "embed_tokens", "wpe": "embed_positions", "word_embeddings": "embed_tokens"}
+BASE = ("base", "")
+Source = tuple[str, str]  # ("base", ""), ("expert", role) or (path of a statistic, "")
+
+
+class InputError(HarnessError):
+    """An input is at fault, not the method that looked at it: ends the whole merge."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Elements `offset` to `offset + length` of a tensor. `index` counts the blocks of the model in order; it is
+    -1 for a stretch that is only a sample."""
+
+    info: TensorInfo
+    offset: int
+    length: int
+    index: int
+    layer: int | None
+    module: str
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+
+def units_of(tensors: Mapping[str, TensorInfo], block: int) -> list[Unit]:
+    """The blocks of all tensors, in order."""
+    found: list[Unit] = []
+    for info in tensors.values():
+        layer, module = place_of(info.name)
+        for offset in range(0, info.numel, block):
+            found.append(Unit(info, offset, min(block, info.numel - offset), len(found), layer, module))
+    return found
+
+
+def place_of(name: str) -> tuple[int | None, str]:
+    """(decoder layer, module) of a tensor: `model.layers.3.mlp.up_proj.weight` is (3, `mlp.up_proj`)."""
+    found = LAYER.search(name)
+    module = name[found.end():] if found else re.sub(r"^(model|transformer|language_model)\.", "", name)
+    module = re.sub(r"\.(weight|bias)$", "", module)
+    return (int(found[1]) if found else None), EMBEDDINGS.get(module, module)
+
+
+class Sources:
+    """Where the elements of every input lie: source -> tensor name -> place. Shared by all threads."""
+
+    def __init__(self, allow_nonfinite: bool) -> None:
+        self.reader = Reader()
+        self.places: dict[Source, Mapping[str, TensorInfo]] = {}
+        self.allow_nonfinite = allow_nonfinite
+        self._clean: set[tuple[Source, int]] = set()
+
+    def check(self, source: Source, unit: Unit, values: Tensor) -> None:
+        """Raise `InputError` when `values` are not all finite. A block is looked at once."""
+        if self.allow_nonfinite or (source, unit.index) in self._clean:
+            return
+        # The sum of a block with NaN or infinity is never finite; a finite block's overflows hardly ever.
+        if not math.isfinite(values.sum().item()) and not bool(torch.isfinite(values).all()):
+            raise self._nonfinite(source, unit)
+        if unit.index >= 0:
+            self._clean.add((source, unit.index))
+
+    def _nonfinite(self, source: Source, unit: Unit) -> InputError:
+        info, step = self.places[source][unit.name], 2**19
+        buffers, count = Buffers(step), 0
+        for offset in range(0, info.numel, step):
+            n = min(step, info.numel - offset)
+            count += n - int(torch.isfinite(buffers.load(self.reader, info, offset, n, 0)).sum())
+        kind, role = source
+        who = {"base": "the base", "expert": f"expert `{role}`"}.get(kind, f"statistic {kind}")
+        return InputError(f"{who} has {count} NaN or infinite values of {info.numel} in `{unit.name}` ({info.file})",
+                          "use an intact checkpoint, or allow non-finite values explicitly")
+
+
+class Lazy(Mapping[str, Tensor]):
+    """A mapping whose values are made when they are first asked for."""
+
+    def __init__(self, keys: Mapping[str, object] | tuple[str, ...], get: Callable[[str], Tensor]) -> None:
+        self._keys, self._get = keys, get
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._get(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class Block(TensorGroup):
+    """The group of one unit, for all jobs in turn: `view` sets what differs between them."""
+
+    def __init__(self, unit: Unit, depth: int, sources: Sources, buffers: Buffers, roles: tuple[str, ...]) -> None:
+        self.unit, self.depth, self.seed = unit, depth, 0
+        self.name, self.module, self.layer = unit.name, unit.module, unit.layer
+        self.shape, self.offset, self.length = unit.info.shape, unit.offset, unit.length
+        self._sources, self._buffers = sources, buffers
+        self._loaded: dict[object, tuple[Tensor, int]] = {}
+        self._experts = Lazy(roles, lambda role: self._load(("expert", role)))
+        self._differences = Lazy(roles, self._delta)
+        self._scores: Mapping[str, Tensor] = {}
+        self._score_views: dict[int, Lazy] = {}
+
+    def view(self, seed: int, scores: Mapping[str, Checkpoint]) -> Block:
+        """This block as a job sees it: its seed and its statistics."""
+        self.seed = seed
+        if id(scores) not in self._score_views:
+            self._score_views[id(scores)] = Lazy(scores, lambda key: self._load((str(scores[key].path), "")))
+        self._scores = self._score_views[id(scores)]
+        return self
+
+    @property
+    def base(self) -> Tensor:
+        return self._load(BASE)
+
+    @property
+    def experts(self) -> Mapping[str, Tensor]:
+        return self._experts
+
+    @property
+    def scores(self) -> Mapping[str, Tensor]:
+        return self._scores
+
+    @property
+    def deltas(self) -> Mapping[str, Tensor]:
+        return self._differences
+
+    def uniform(self, role: str) -> Tensor:
+        from harness import ops
+
+        return ops.uniform(self.seed, role, self.name, self.offset, self.length)
+
+    def written_into(self) -> bool:
+        """Whether somebody changed a shared tensor in place (torch counts the writes)."""
+        return any(tensor._version != version for tensor, version in self._loaded.values())
+
+    def _load(self, source: Source) -> Tensor:
+        if source not in self._loaded:
+            info = self._sources.places[source][self.name]
+            tensor = self._buffers.load(self._sources.reader, info, self.offset, self.length, source)
+            self._sources.check(source, self.unit, tensor)
+            self._loaded[source] = tensor, tensor._version
+        return self._loaded[source][0]
+
+    def _delta(self, role: str) -> Tensor:
+        key = ("delta", role)
+        if key not in self._loaded:
+            expert, base = self._load(("expert", role)), self._load(BASE)
+            tensor = torch.sub(expert, base, out=self._buffers.slot(key, self.length))
+            self._loaded[key] = tensor, tensor._version
+        return self._loaded[key][0]
+
+
+def mergeable(info: TensorInfo) -> bool:
+    """Whether a tensor holds weights; whole numbers (position ids) are copied from the base instead."""
+    if info.dtype.startswith("F8") or info.dtype == "F64":
+        raise HarnessError(f"`{info.name}` is stored as {info.dtype}", "convert it: " + ", ".join(FLOATS.values()))
+    return info.dtype in FLOATS

@@ -1,0 +1,140 @@
+"""Answers `Cut` requests: samples, counts and masks, over the blocks that the engine hands in. Imports torch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from harness.errors import HarnessError
+from harness.merge.block import Block, Unit
+from harness.merge.ranking import Kept, Ranking, check_cut, stretches
+from harness.method import Cut, TensorGroup
+
+Stretch = tuple[Unit, float]  # a sampled unit and the number of elements that each of its elements stands for
+GLOBAL_SAMPLE = (8192, 256)  # stretches over the model, elements of each
+TENSOR_SAMPLE = (64, 1024)
+
+
+class Ranker:
+    """One cut: a ranking of the whole model, or one of every tensor."""
+
+    def __init__(self, cut: Cut, units: list[Unit]) -> None:
+        check_cut(cut)
+        self.cut, self.units = cut, units
+        parts: dict[str, list[Unit]] = {}
+        for unit in units:
+            parts.setdefault("" if cut.scope == "global" else unit.name, []).append(unit)
+        self.rankings = {part: Ranking(cut, own[0].index, len(own), sum(unit.length for unit in own))
+                         for part, own in parts.items()}
+        self._left = {part: len(own) for part, own in parts.items()}
+        self._lengths = dict(self._left)
+        self.kept: dict[str, Kept] = {}
+
+    def part(self, unit: Unit) -> str:
+        return "" if self.cut.scope == "global" else unit.name
+
+    def wants(self, unit: Unit) -> bool:
+        """Whether the block is still to be counted."""
+        return self.part(unit) not in self.kept
+
+    def stretches(self, trial: int) -> Iterator[Stretch]:
+        """What to sample for the rankings that need a bracket, other places at every trial."""
+        pieces, length = GLOBAL_SAMPLE if self.cut.scope == "global" else TENSOR_SAMPLE
+        rng = random.Random(trial)
+        seen: set[str] = set()
+        for unit in self.units:
+            part, info = self.part(unit), unit.info
+            if unit.name in seen or part in self.kept or (self.rankings[part].few and trial == 0):
+                continue
+            seen.add(unit.name)
+            every = max(self.rankings[part].numel // pieces, length)
+            for offset, n, weight in stretches(info.numel, every, length, rng):
+                yield Unit(info, offset, n, -1, unit.layer, unit.module), weight
+
+    def sample(self, stretch: Stretch, values: np.ndarray) -> None:
+        unit, weight = stretch
+        self.rankings[self.part(unit)].sample(values[~np.isnan(values)], weight)
+
+    def bracket(self) -> None:
+        for part, ranking in self.rankings.items():
+            if part not in self.kept:
+                ranking.bracket()
+
+    def count(self, unit: Unit, values: np.ndarray) -> Any:
+        """What a block holds; `add`, under a lock, takes it in."""
+        eligible = len(values) if self.cut.where is None else len(values) - int(np.count_nonzero(np.isnan(values)))
+        return self.rankings[self.part(unit)].count(unit.index, values, eligible)
+
+    def add(self, unit: Unit, counted: Any) -> None:
+        """A ranking is resolved with its last block, so that memory is held for the tensors in work only."""
+        part = self.part(unit)
+        self.rankings[part].add(counted)
+        self._left[part] -= 1
+        if self._left[part] == 0:
+            found = self.rankings[part].resolve()
+            self.rankings[part].restart()
+            self._left[part] = self._lengths[part]
+            if found is not None:
+                self.kept[part] = found
+
+    @property
+    def done(self) -> bool:
+        return len(self.kept) == len(self.rankings)
+
+    def result(self) -> Threshold:
+        return Threshold(self.cut, self.kept, {(unit.name, unit.offset): unit.index for unit in self.units})
+
+
+def values_of(cut: Cut, group: Block) -> np.ndarray:
+    """The ranked values of a block, float32, NaN where `where` says no."""
+    values = cut.values(group)
+    if values.shape != (group.length,):
+        raise HarnessError(f"`Cut` got values of shape {list(values.shape)} for a block of {group.length} elements",
+                           "return one number per element")
+    values = values.float()
+    if values.sum().isnan() and bool(values.isnan().any()):
+        raise HarnessError(f"`Cut` got values that are not numbers in `{group.name}`", "return numbers only")
+    if cut.where is not None:
+        values = values.masked_fill(~cut.where(group), float("nan"))
+    return values.contiguous().numpy()
+
+
+class Threshold:
+    """The result of a `Cut`."""
+
+    def __init__(self, cut: Cut, kept: dict[str, Kept], indices: dict[tuple[str, int], int]) -> None:
+        self._cut, self._kept, self._indices = cut, kept, indices
+
+    def mask(self, group: TensorGroup) -> Tensor:
+        """Which elements of this block are kept, bool [block]; the same for any threads and block size."""
+        cut, kept = self._cut, self._of(group)
+        values, at = cut.values(group), kept.threshold
+        index = self._indices[group.name, group.offset]
+        highest = cut.end == "highest"
+        if kept.number == 0:
+            return values > float("inf")
+        if index < kept.block:
+            mask = values >= at if highest else values <= at
+        else:
+            mask = values > at if highest else values < at
+        if index == kept.block:
+            ties = values == at
+            if cut.where is not None:
+                ties &= cut.where(group)
+            mask[ties.nonzero().squeeze(1)[:kept.quota]] = True
+        return mask if cut.where is None else mask & cut.where(group)
+
+    def value(self, group: TensorGroup) -> float:
+        """The threshold; infinite when nothing is kept."""
+        return self._of(group).threshold
+
+    def kept(self, group: TensorGroup) -> int:
+        """Number of elements kept in all (global scope) or in this tensor."""
+        return self._of(group).number
+
+    def _of(self, group: TensorGroup) -> Kept:
+        return self._kept["" if self._cut.scope == "global" else group.name]

@@ -1,0 +1,184 @@
+"""One output: a private folder beside the wanted one, that takes its name when everything is in it.
+
+A journal names the tensors that are written, so a killed merge goes on at the first missing one. What a merge is
+made of is hashed into a key; work under another key is thrown away. Finished weights are not flushed to
+the disk: they survive the death of any process, not a power failure (after a reboot nothing is resumed).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.checkpoint import fit, folder, write
+from harness.checkpoint.read import FLOATS, Checkpoint, TensorInfo
+from harness.errors import HarnessError
+from harness.store import digest, reachable, write_text
+
+MARK = "merge.json"  # in a finished folder: the key, and the record of the merge
+CODES = {name: code for code, name in FLOATS.items()}
+
+
+class Output:
+    """The files of one job. `open` makes or resumes them, `write` and `written` fill them, `finish` completes them."""
+
+    def __init__(self, inputs: Any, job: Any, shard_bytes: int) -> None:
+        self.inputs, self.job = inputs, job
+        self.to = Path(job.to)
+        self.part = self.to.with_name(f".{self.to.name}.part")
+        self.tensors = {name: (_stored_dtype(info, job.dtype), info.shape)
+                        for name, info in fit.outputs(inputs.base).items()}
+        self.layout = write.plan(self.part, self.tensors, shard_bytes)
+        self.files = write.Files(self.layout)
+        self.key = _key(inputs, job, self.tensors, shard_bytes)
+        self.done: set[str] = set()
+        self._lock = self._journal = None
+        self._guard = threading.Lock()
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """The record of an earlier merge of exactly this; None if there is none. Refuses other content of `to`."""
+        if not self.to.exists() or (self.to.is_dir() and not any(self.to.iterdir())):
+            return None
+        mark = _read_json(self.to / MARK)
+        if mark.get("key") == self.key and all((self.to / file.name).is_file() for file in self.layout.headers):
+            return mark["record"]
+        if not self.job.replace:
+            raise HarnessError(f"{self.to} already holds something else",
+                               "choose another folder, or delete this one first")
+        return None
+
+    @property
+    def missing_bytes(self) -> int:
+        """Bytes of disk that `open` will take."""
+        return 0 if self._resumable() else self.layout.nbytes
+
+    def open(self) -> None:
+        with reachable(self.part):
+            self.part.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.part / ".lock").open("w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise HarnessError(f"another process is writing {self.to}", "wait for it to end") from None
+            if self._resumable():
+                self.done = self._journalled()
+                write_text(self.part / ".journal", "".join(json.dumps(name) + "\n" for name in sorted(self.done)))
+            else:
+                self._start()
+            self.files.open()
+            self._journal = os.open(self.part / ".journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def write(self, name: str, offset: int, data: memoryview) -> None:
+        self.files.write(name, offset, data)
+
+    def written(self, name: str) -> None:
+        """All bytes of tensor `name` are in the file."""
+        with self._guard:
+            self.done.add(name)
+            os.write(self._journal, (json.dumps(name) + "\n").encode())
+
+    def finish(self, record: Mapping[str, Any]) -> list[str]:
+        """Add index, config, tokenizer and card, and give the folder its name. Returns warnings."""
+        if self.done != set(self.tensors):
+            raise RuntimeError(f"{len(self.tensors) - len(self.done)} tensors of {self.to} are not written")
+        method = type(self.job.method).method_name
+        with reachable(self.part):
+            if index := write.index(self.layout):
+                write_text(self.part / "model.safetensors.index.json", index)
+            dtypes = [dtype for dtype, _ in self.tensors.values()]
+            warnings = folder.complete(self.part, self.inputs.base, self.inputs.experts, Path(self.inputs.donor), dtypes,
+                                       method, self.job.recipe)
+            record = {**record, "warnings": [*record["warnings"], *warnings]}
+            write_text(self.part / MARK, json.dumps({"key": self.key, "record": record}, indent=1) + "\n")
+            self.close()
+            for name in (".journal", ".key", ".lock"):
+                (self.part / name).unlink(missing_ok=True)
+            if self.to.exists() and self.job.replace:
+                shutil.rmtree(self.to)
+            os.rename(self.part, self.to)
+        return warnings
+
+    def close(self) -> None:
+        self.files.close()
+        if self._journal is not None:
+            os.close(self._journal)
+        if self._lock is not None:
+            self._lock.close()
+        self._journal = self._lock = None
+
+    def discard(self) -> None:
+        """Delete unfinished work that can never be finished."""
+        shutil.rmtree(self.part, ignore_errors=True)
+
+    def _start(self) -> None:
+        for entry in self.part.iterdir():
+            if entry.name != ".lock":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self.files.create()
+        write_text(self.part / ".key", _boot() + self.key)
+
+    def _resumable(self) -> bool:
+        try:
+            same = (self.part / ".key").read_text() == _boot() + self.key
+            return same and all(file.stat().st_size == size for file, size in self.layout.sizes.items())
+        except OSError:
+            return False
+
+    def _journalled(self) -> set[str]:
+        """Names on whole lines; the kill may have cut the last one."""
+        try:
+            lines = (self.part / ".journal").read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return set()
+        return {json.loads(line) for line in lines} & set(self.tensors)
+
+
+def _stored_dtype(info: TensorInfo, dtype: str | None) -> str:
+    if dtype is not None and dtype not in CODES:
+        raise HarnessError(f"the output dtype is `{dtype}`", "one of " + ", ".join(f"`{name}`" for name in CODES))
+    return info.dtype if dtype is None or info.dtype not in FLOATS else CODES[dtype]
+
+
+def _key(inputs: Any, job: Any, tensors: Mapping[str, tuple], shard_bytes: int) -> str:
+    """Hash of all that the written bytes follow from. Files count by path, size and time of change."""
+    method = type(job.method)
+    parameters = {f.name: getattr(job.method, f.name) for f in dataclasses.fields(job.method)}
+    try:
+        code = hashlib.sha256(Path(inspect.getfile(method)).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # a class made at a prompt has no file: nothing to resume against
+        code = os.urandom(8).hex()
+    models = {"base": inputs.base, **{f"expert {role}": model for role, model in inputs.experts.items()},
+              **{f"score {key}": model for key, model in job.scores.items()}}
+    return digest({"models": {name: _stat(model) for name, model in models.items()}, "roles": list(inputs.experts),
+                   "donor": str(inputs.donor), "method": method.method_name, "parameters": parameters, "code": code,
+                   "seed": job.seed, "tensors": tensors, "shard_bytes": shard_bytes, "harness": __version__})
+
+
+def _stat(model: Checkpoint) -> list[list[Any]]:
+    stats = [(file, file.stat()) for file in model.files]
+    return [[str(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return ""
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,33 @@
+"""One job under way. Torch-free."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from harness.merge.output import Output
+
+
+class Run:
+    """One job under way."""
+
+    def __init__(self, job: Any, output: Output) -> None:
+        self.job, self.output = job, output
+        self.name = f"method `{type(job.method).method_name}`"
+        self.view = (job.seed, tuple((key, str(model.path)) for key, model in sorted(job.scores.items())))
+        self.preparation: Any = None
+        self.error: Exception | None = None
+        self.record: dict[str, Any] | None = None  # of a finished job
+        self.method_seconds = 0.0
+        self.resumed = 0
+        self.left: Counter[str] = Counter()  # blocks that are not written, by tensor
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """An exception of this job's method ends this job."""
+        try:
+            yield
+        except Exception as error:
+            self.error = error

@@ -1,0 +1,73 @@
+"""Threads that pull blocks in order, each with its own buffers. Imports torch."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from harness.checkpoint.blocks import Buffers
+
+MOST = 16  # threads by default: more gain nothing on a disk, and each holds its buffers
+
+
+def available() -> int:
+    """Threads to use when nobody says."""
+    return min(MOST, len(os.sched_getaffinity(0)))
+
+
+class Workers:
+    """A pool for one merge. Torch's own threads are off inside, so that reductions run in one order."""
+
+    def __init__(self, threads: int, block: int) -> None:
+        self.threads, self.block = threads, block
+        self._own = threading.local()
+
+    def __enter__(self) -> Workers:
+        self._before = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self.threads, "merge", initializer=lambda: torch.set_num_threads(1))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._before)
+
+    @property
+    def buffers(self) -> Buffers:
+        """The calling thread's buffers."""
+        if not hasattr(self._own, "buffers"):
+            self._own.buffers = Buffers(self.block)
+        return self._own.buffers
+
+    def each(self, items: Iterable[Any], work: Callable[[Any], None]) -> None:
+        """`work(item)` for all items, begun in their order. The first exception stops all and is raised."""
+        source, lock, stop = iter(items), threading.Lock(), threading.Event()
+
+        def pull() -> Iterator[Any]:
+            while not stop.is_set():
+                with lock:
+                    item = next(source, stop)
+                if item is stop:
+                    return
+                yield item
+
+        def loop() -> None:
+            try:
+                for item in pull():
+                    work(item)
+            except BaseException:
+                stop.set()
+                raise
+
+        loops = [self._pool.submit(loop) for _ in range(self.threads)]
+        try:
+            for future in loops:
+                future.result()
+        finally:
+            stop.set()
+            for future in loops:
+                future.exception()

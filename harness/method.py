@@ -1,0 +1,297 @@
+"""The merge-method contract: what a method declares, what it is given, what it gives back.
+
+A method is a class tagged with `@merge_method`. Its fields are its parameters: the same names are YAML
+keys, `--set` keys, sweep axes and parts of a row's name. Every parameter has a default, a range, a value
+at which it changes nothing (where there is one) and a sentence of help.
+
+A *streaming* method implements `merge(group, state) -> Tensor`: arithmetic on one block (a flat run of
+elements) of one tensor. What it must know beyond the block it asks for in `prepare`, a generator that
+yields requests (`Cut`, `Reduce`) and receives their results; the engine answers the requests of all
+methods of a run in shared passes over the inputs. A *whole-model* method implements `build(context)`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import HarnessError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNK = 65_536  # elements; every reduction is a float64 sum over chunks of this size, taken in order
+
+
+@dataclass(frozen=True)
+class Param:
+    """Range and meaning of one parameter. `low` and `high` are inclusive."""
+
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+    noop: Any = None
+
+
+def param(
+    default: Any, help: str, *, low: float | None = None, high: float | None = None, noop: Any = None
+) -> Any:
+    """A field of a method: its default, one sentence of help, its inclusive range and its no-op value."""
+    spec = {"param": Param(help, low, high, noop)}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=spec)
+    return field(default=default, metadata=spec)
+
+
+@dataclass(frozen=True)
+class Need:
+    """A gradient statistic a method asks for; it reaches `merge` as `group.scores[need.key]`.
+
+    `role` names the expert whose calibration data is used; `model` says whether the statistic is taken on
+    that expert or on the base with the same data. Kinds: `gradient` E|g|, `snip` E|w*g|, `fisher` E[g^2],
+    `snip_squared` E[(w*g)^2]; expectations over samples, batch size 1.
+    """
+
+    role: str
+    kind: Literal["gradient", "snip", "fisher", "snip_squared"] = "gradient"
+    model: Literal["expert", "base"] = "expert"
+    loss_on: Literal["all", "completion"] = "all"
+
+    @property
+    def key(self) -> str:
+        return f"{self.role}.{self.kind}" + (".base" if self.model == "base" else "")
+
+
+@dataclass
+class TensorGroup:
+    """One block of one tensor, the same elements of every input. All blocks are 1-D float32.
+
+    `offset` is the index of the block's first element in the flattened tensor (a multiple of `CHUNK`),
+    `numel` the tensor's size. `layer` is None outside the decoder layers; `depth` is their number.
+    The tensors live in buffers that the engine reuses: a method returns a new tensor or works on copies.
+    """
+
+    name: str
+    module: str
+    layer: int | None
+    depth: int
+    shape: tuple[int, ...]
+    offset: int
+    base: Tensor
+    experts: Mapping[str, Tensor]
+    scores: Mapping[str, Tensor]
+    seed: int = 0
+    _deltas: dict[str, Tensor] | None = None
+
+    @property
+    def numel(self) -> int:
+        """Elements of the whole tensor, not of the block."""
+        n = 1
+        for side in self.shape:
+            n *= side
+        return n
+
+    @property
+    def deltas(self) -> dict[str, Tensor]:
+        """Task vectors by role, expert minus base, float32 (arXiv:2212.04089). Read-only: they are shared
+        by all methods of the pass."""
+        if self._deltas is None:
+            self._deltas = {role: expert - self.base for role, expert in self.experts.items()}
+        return self._deltas
+
+    def uniform(self, role: str) -> Tensor:
+        """Uniform random numbers in [0, 1) for this block, float32; they depend on (seed, role, tensor
+        name, element index) alone, so never on threads, blocks, shards or device."""
+        from harness import ops
+
+        return ops.uniform(self.seed, role, self.name, self.offset, self.base.numel())
+
+    def at(self, value: Any) -> Any:
+        """`value` at this tensor's depth: a list is interpolated linearly from the first layer to the last
+        (tensors outside the layers take the nearer end); anything else is returned as it is."""
+        if not isinstance(value, (list, tuple)):
+            return value
+        if self.layer is None or self.depth < 2 or len(value) == 1:
+            return value[0] if self.layer is not None or self.module.startswith("embed") else value[-1]
+        place = self.layer / (self.depth - 1) * (len(value) - 1)
+        low = min(int(place), len(value) - 2)
+        return value[low] + (value[low + 1] - value[low]) * (place - low)
+
+
+BlockFunction = Callable[[TensorGroup], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Request: the exact cut that keeps a share of all elements, ranked by `values`.
+
+    `values(group)` gives one non-negative float32 per element; `where(group)` (bool) narrows the elements
+    that are ranked. `keep` is the share of them that is kept: k = int(keep * eligible) elements (of the
+    whole model, or of each tensor for `scope="tensor"`). `ties="exact"` keeps exactly k, broken by tensor
+    order then index; `ties="all"` keeps every element equal to the threshold.
+    k is raised to `at_least`, then by `extra`, and is never more than the eligible elements: `count` says it.
+    The result is a `Threshold`.
+    """
+
+    values: BlockFunction
+    keep: float
+    end: Literal["highest", "lowest"] = "highest"
+    scope: Literal["global", "tensor"] = "global"
+    where: BlockFunction | None = None
+    ties: Literal["exact", "all"] = "exact"
+    at_least: int = 0
+    extra: int = 0  # TIES' released code keeps int(d * K) + 1: its threshold is the (d - int(d * K))-th smallest
+
+    def count(self, eligible: int) -> int:
+        """k, the number of elements to keep of `eligible` ones (ties under `ties="all"` come on top)."""
+        return min(eligible, max(self.at_least, int(self.keep * eligible)) + self.extra)
+
+
+class Threshold(typing.Protocol):
+    """Result of a `Cut`."""
+
+    def mask(self, group: TensorGroup) -> Tensor:
+        """Which elements of this block are kept (bool, the block's length)."""
+
+    def value(self, group: TensorGroup) -> float:
+        """The threshold itself; infinite when nothing is kept."""
+
+    def kept(self, group: TensorGroup) -> int:
+        """Number of elements kept in all (global scope) or in this tensor."""
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """Request: `values(group)` (1-D per element, or [m, block] for m quantities) reduced over all elements.
+
+    `op` is `sum` (float64, fixed chunks in order), `max` or `min`. The result is a `Reduced`.
+    """
+
+    values: BlockFunction
+    op: Literal["sum", "max", "min"] = "sum"
+    scope: Literal["global", "tensor"] = "global"
+
+
+class Reduced(typing.Protocol):
+    """Result of a `Reduce`."""
+
+    def value(self, group: TensorGroup) -> Tensor:
+        """float64, shape () or [m]: over the model (global scope) or over this block's tensor."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What `prepare` may know of the inputs before anything is read: roles in family order."""
+
+    roles: tuple[str, ...]
+    names: tuple[str, ...]
+    seed: int = 0
+
+
+def merge_method(
+    name: str, *, title: str, paper: str = "", rows: str = "streaming"
+) -> Callable[[type], type]:
+    """Tag a class as the merge method `name`.
+
+    The class becomes a frozen dataclass. It must define `merge(self, group, state)` (and may define the
+    generator `prepare(self, layout)`), or `build(self, context)`. It may define `needs(self, roles)` -> the
+    statistics it reads, and `degenerate(self, roles)` -> sentences about settings that change nothing.
+    """
+
+    def tag(cls: type) -> type:
+        made = dataclass(frozen=True, kw_only=True)(cls)
+        if not (hasattr(made, "merge") or hasattr(made, "build")):
+            raise HarnessError(
+                f"method `{name}` has neither `merge` nor `build`",
+                "define `merge(self, group, state)` and return the merged block",
+            )
+        bare = [
+            f.name
+            for f in dataclasses.fields(made)
+            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        ]
+        if bare:
+            raise HarnessError(
+                f"method `{name}`: parameter `{bare[0]}` has no default",
+                f'write `{bare[0]}: float = param(1.0, "what it does")`',
+            )
+        made.method_name, made.title, made.paper = name, title, paper
+        return made
+
+    return tag
+
+
+def parameters(method: type) -> dict[str, tuple[Any, Any, Param]]:
+    """name -> (type, default, Param) of a method class, in order of declaration."""
+    hints = typing.get_type_hints(method)
+    found = {}
+    for f in dataclasses.fields(method):
+        default = f.default if f.default is not dataclasses.MISSING else f.default_factory()
+        found[f.name] = (hints.get(f.name, Any), default, f.metadata.get("param", Param()))
+    return found
+
+
+def configure(method: type, settings: Mapping[str, Any]) -> Any:
+    """An instance of `method` with `settings`, every value checked against its type and range."""
+    known, name = parameters(method), method.method_name
+    for key, value in settings.items():
+        if key not in known:
+            raise HarnessError(f"method `{name}` has no parameter `{key}`", nearest(key, known))
+        hint, _, spec = known[key]
+        check_value(f"`{key}` of method `{name}`", value, hint, spec)
+    try:
+        return method(**settings)
+    except ValueError as error:  # a method's own __post_init__ says what does not go together
+        raise HarnessError(f"method `{name}`: {error}", f"see `harness show method {name}`") from error
+
+
+def check_value(what: str, value: Any, hint: Any, spec: Param) -> None:
+    """Raise `HarnessError` unless `value` fits the annotation `hint` and the range of `spec`."""
+    if not _fits(value, hint):
+        raise HarnessError(f"{what} is {value!r}", f"expected {_spell(hint)}")
+    numbers: Iterable[Any] = value if isinstance(value, (list, tuple)) else [value]
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            continue
+        low, high = spec.low, spec.high
+        if number != number or (low is not None and number < low) or (high is not None and number > high):
+            span = f"{'' if low is None else f'{low:g} <= '}value{'' if high is None else f' <= {high:g}'}"
+            raise HarnessError(f"{what} is {number!r}, out of range", span)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return value in args
+    if origin is list:
+        return isinstance(value, (list, tuple)) and bool(value) and all(_fits(v, args[0]) for v in value)
+    if origin is dict:
+        return isinstance(value, Mapping) and all(_fits(v, args[1]) for v in value.values())
+    if args:  # a union
+        return any(_fits(value, a) for a in args)
+    if hint is type(None) or hint is None:
+        return value is None
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _spell(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(f"`{a}`" for a in typing.get_args(hint))
+    if typing.get_args(hint) and typing.get_origin(hint) not in (list, dict):
+        return " or ".join(_spell(a) for a in typing.get_args(hint))
+    return {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "text",
+        type(None): "null",
+    }.get(hint, str(hint).replace("typing.", ""))

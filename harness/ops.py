@@ -1,0 +1,178 @@
+"""Tensor maths that merge methods share. Importing it does not import torch.
+
+Blocks are 1-D float32, masks 1-D bool of the same length. No function writes into its arguments, save
+those that its docstring calls owned. All arithmetic is element-wise, one operation at a time (no fused
+multiply-add), so a block's bits do not depend on where its tensor was cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import HarnessError, nearest
+from harness.method import Cut, Reduce, TensorGroup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PER_COUNTER = 8  # numbers of 32 bits from one Philox counter
+Deltas = Callable[[TensorGroup, str], "Tensor"]  # (block, role) -> a task vector, however it was thinned
+
+
+def uniform(seed: int, role: str, name: str, offset: int, n: int) -> Tensor:
+    """`n` uniform random numbers in [0, 1), float32 multiples of 2^-24, shape [n].
+
+    Counter-based (Philox 4x64, keyed by sha256): number i of (seed, role, name) is the same in whatever
+    stretch it is asked for.
+    """
+    import numpy
+    import torch
+
+    key = hashlib.sha256(f"{seed}\0{role}\0{name}".encode()).digest()
+    stream = numpy.random.Philox(key=int.from_bytes(key[:16], "little"))
+    stream.advance(offset // PER_COUNTER)
+    skipped = offset % PER_COUNTER
+    drawn = numpy.random.Generator(stream).random(skipped + n, dtype=numpy.float32)
+    return torch.from_numpy(drawn)[skipped:]
+
+
+def total(tensors: Iterable[Tensor]) -> Tensor:
+    """The sum, in order, as a fresh tensor."""
+    first, *rest = tensors
+    result = first.clone()
+    for tensor in rest:
+        result.add_(tensor)
+    return result
+
+
+def weighted_sum(tensors: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """sum_i w_i t_i in the order of `tensors`, as a fresh tensor."""
+    return total(t if weights[role] == 1 else t * weights[role] for role, t in tensors.items())
+
+
+def add_scaled(base: Tensor, delta: Tensor, scale: float) -> Tensor:
+    """base + scale * delta; `delta` is owned. Scale 0 gives the base bit for bit (-0.0 + 0.0 is 0.0)."""
+    if scale == 0:
+        return base.clone()
+    return (delta if scale == 1 else delta.mul_(scale)).add_(base)
+
+
+def add_selected(
+    base: Tensor, deltas: Mapping[str, Tensor], masks: Mapping[str, Tensor], scales: Mapping[str, float]
+) -> Tensor:
+    """base + sum_i scale_i * (mask_i . delta_i); where no mask selects, the base bit for bit."""
+    merged = base.clone()
+    for role, mask in masks.items():
+        if scales[role] != 0:
+            added = deltas[role] if scales[role] == 1 else deltas[role] * scales[role]
+            merged = merged.where(~mask, merged + added)
+    return merged
+
+
+def elect_sign(sums: Tensor, majority: float) -> Tensor:
+    """TIES' elected sign (arXiv:2306.01708, section 3): that of `sums`; zeros take that of `majority`."""
+    sign = sums.sign()
+    return sign.masked_fill_(sign == 0, (majority > 0) - (majority < 0))
+
+
+def disjoint_mean(deltas: Iterable[Tensor], sign: Tensor) -> Tensor:
+    """TIES' disjoint merge: the mean of the entries whose sign is `sign`; 0 where there is none."""
+    sums, count = sign.new_zeros(sign.shape), sign.new_zeros(sign.shape)
+    for delta in deltas:
+        agrees = (delta * sign) > 0
+        sums.add_(delta * agrees)
+        count.add_(agrees)
+    return sums.div_(count.clamp_(min=1))
+
+
+def ties(
+    delta: Deltas, roles: Sequence[str], density: float
+) -> Generator[Any, Any, Callable[[TensorGroup], Tensor]]:
+    """TIES on the deltas `delta(group, role)`: trim, elect, disjoint mean (arXiv:2306.01708, Algorithm 1).
+
+    A part of `prepare`: `merged = yield from ties(...)`. `merged(group)` is the block of tau_m, fresh. An
+    expert's entries are kept from the (d - int(d * density))-th smallest magnitude of the model upwards.
+    """
+    cuts = None
+    if density < 1:
+        cuts = yield {
+            role: Cut(lambda group, role=role: delta(group, role).abs(), density, ties="all", extra=1)
+            for role in roles
+        }
+
+    def trimmed(group: TensorGroup) -> list[Tensor]:
+        if cuts is None:
+            return [delta(group, role) for role in roles]
+        return [delta(group, role) * cuts[role].mask(group) for role in roles]
+
+    majority = None
+    if len(roles) > 1:  # entries without an elected sign exist only where experts cancel out
+        majority = yield Reduce(lambda group: total(trimmed(group)).sign_())
+
+    def merged(group: TensorGroup) -> Tensor:
+        deltas = trimmed(group)
+        most = float(majority.value(group)) if majority else 0.0
+        return disjoint_mean(deltas, elect_sign(total(deltas), most))
+
+    return merged
+
+
+def magnitudes(*tensors: Tensor) -> Tensor:
+    """Absolute values stacked, [m, block]: what a `Reduce` sums into m L1 norms."""
+    import torch
+
+    return torch.stack([tensor.abs() for tensor in tensors])
+
+
+def by_role(given: Mapping[str, Any], default: Any, roles: Iterable[str], what: str) -> dict[str, Any]:
+    """role -> given value, or `default`. Raises HarnessError for a role that the family does not have."""
+    roles = tuple(roles)
+    for role in given:
+        if role not in roles:
+            raise HarnessError(f"`{what}` names the role `{role}`", nearest(role, roles))
+    return {role: given.get(role, default) for role in roles}
+
+
+def require_role(role: str, roles: Sequence[str], method: str) -> None:
+    """Raise HarnessError unless the family has an expert of this role."""
+    if role not in roles:
+        raise HarnessError(
+            f"`{method}` needs an expert with the role `{role}`; the family has {', '.join(roles)}",
+            f"name one of the family's experts `{role}:`",
+        )
+
+
+def side(method: Any, what: str, role: str) -> Any:
+    """`what_reasoning` of a method for the role `reasoning`, else `what_task`; `what` where that is None."""
+    own = getattr(method, f"{what}_reasoning" if role == "reasoning" else f"{what}_task")
+    return getattr(method, what) if own is None else own
+
+
+def matches(name: str, module: str, patterns: Iterable[str]) -> bool:
+    """Whether a tensor fits one of the globs: by `mlp.up_proj`, by `up_proj`, or by its full name."""
+    own = (name, module, module.rpartition(".")[2])
+    return any(fnmatchcase(it, pattern) for it in own for pattern in patterns)
+
+
+def check_patterns(patterns: Iterable[str], names: Sequence[str], what: str) -> None:
+    """Raise HarnessError for a glob that fits no tensor: it would silently exclude nothing."""
+    from harness.merge.block import place_of
+
+    modules = {name: place_of(name)[1] for name in names}
+    for pattern in patterns:
+        if not any(matches(name, module, [pattern]) for name, module in modules.items()):
+            known = {module.rpartition(".")[2] for module in modules.values()}
+            raise HarnessError(f"`{what}` names `{pattern}`, and no tensor fits it", nearest(pattern, known))
+
+
+def zero(value: Any) -> bool:
+    """Whether a parameter, or every entry of one that runs over depth, is 0."""
+    return all(v == 0 for v in value) if isinstance(value, (list, tuple)) else value == 0
+
+
+def said(*pairs: tuple[bool, str]) -> list[str]:
+    """The sentences whose condition holds."""
+    return [sentence for holds, sentence in pairs if holds]

@@ -1,0 +1,150 @@
+"""What a result is made of, and which part of that is its identity.
+
+Every run folder holds its recipe. The fields in `IDENTITY` make the key (and so the folder's name); the
+fields in `RECORDED` are only written down, because they must not change a number. Each field of each recipe
+stands in exactly one of the two; a test fails until a new one is put somewhere.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import inspect
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from harness.store import digest
+
+
+@dataclass(frozen=True)
+class ScoreRecipe:
+    """One gradient statistic: of `model` (content hash), over the rows `data` (content hash `rows`)."""
+
+    kind: str
+    role: str
+    of: str
+    model: str
+    rows: str
+    max_tokens: int
+    loss_on: str
+    tokenizer: str
+    data: dict[str, Any]
+
+    IDENTITY = ("kind", "of", "model", "rows", "max_tokens", "loss_on", "tokenizer")
+    RECORDED = ("role", "data")
+
+
+@dataclass(frozen=True)
+class ReferenceRecipe:
+    """A checkpoint shown as a row of its own."""
+
+    role: str
+    model: str
+    checkpoint: str
+
+    IDENTITY = ("model",)
+    RECORDED = ("role", "checkpoint")
+
+
+@dataclass(frozen=True)
+class MergeRecipe:
+    """A merge: method with every parameter, inputs by content hash, scores by key. `plugin` is the hash of
+    a user's method file; a built-in's hash is recorded as `code`, so that a change marks the row instead."""
+
+    method: str
+    parameters: dict[str, Any]
+    seed: int
+    base: str
+    experts: dict[str, str]
+    donor: str
+    scores: dict[str, str]
+    plugin: str | None
+    code: str
+    label: str
+
+    IDENTITY = ("method", "parameters", "seed", "base", "experts", "donor", "scores", "plugin")
+    RECORDED = ("code", "label")
+
+
+@dataclass(frozen=True)
+class EvalRecipe:
+    """One model on one task."""
+
+    task: str
+    profile: str
+    prompts: str
+    scorer: str
+    split: str
+    generation: dict[str, Any]
+    chat_template: bool
+    limit: int | None
+    seed: int
+    engine: str
+
+    IDENTITY = (
+        "task",
+        "profile",
+        "prompts",
+        "scorer",
+        "split",
+        "generation",
+        "chat_template",
+        "limit",
+        "seed",
+    )
+    RECORDED = ("engine",)
+
+
+RECIPES = (ScoreRecipe, ReferenceRecipe, MergeRecipe, EvalRecipe)
+
+
+def key(recipe: Any) -> str:
+    """sha256 (hex) of a recipe's identity."""
+    return digest({"recipe": type(recipe).__name__, **{f: getattr(recipe, f) for f in recipe.IDENTITY}})
+
+
+def written(recipe: Any) -> dict[str, Any]:
+    """The recipe as it is stored: its fields, its key, and the versions it was made with."""
+    return {
+        "recipe": type(recipe).__name__,
+        "key": key(recipe),
+        **dataclasses.asdict(recipe),
+        "made_with": made_with(),
+    }
+
+
+def made_with() -> dict[str, str | None]:
+    """Versions and host: recorded with every result, part of no key."""
+    names = ("merge-harness", "torch", "transformers", "lm_eval", "safetensors", "numpy")
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return {**found, "python": platform.python_version(), "host": platform.node()}
+
+
+def code_hash(path: Path) -> str:
+    """Hash of a Python file's syntax tree: comments, docstrings and layout do not count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(getattr(body[0], "value", None), ast.Constant)
+            and isinstance(body[0].value.value, str)
+        ):
+            body[0] = ast.Pass()
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def file_of(method: type) -> Path:
+    """The file a method class was loaded from."""
+    return Path(inspect.getfile(method))

@@ -1,0 +1,164 @@
+"""Finds plugins: methods, tasks, reports and families.
+
+Three places are searched, and all three have the same shape (`methods/*.py`, `tasks/*.yaml`, `reports/*.py`,
+`families/*.yaml`): what is built in, the working folder, and installed packages that announce themselves
+under the entry-point group `harness.plugins`. Being a file in the folder is the registration.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from harness.errors import HarnessError, nearest
+
+KINDS = {"methods": ".py", "tasks": ".yaml", "reports": ".py", "families": ".yaml"}
+PACKAGE = Path(__file__).resolve().parent
+BUILT_IN = PACKAGE / "builtin" if (PACKAGE / "builtin").is_dir() else PACKAGE.parent
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One file of one kind. `source` says where it was found: `built in`, `./`, or a package's name."""
+
+    kind: str
+    name: str
+    path: Path
+    source: str
+
+
+def find(kind: str) -> dict[str, Plugin]:
+    """Every plugin of a kind by name. Two different files of one name are an error that shows both paths."""
+    found: dict[str, Plugin] = {}
+    for source, folder in _places(kind):
+        if not folder.is_dir():
+            continue
+        for path in sorted(folder.glob("*" + KINDS[kind])):
+            if path.name.startswith("_"):
+                continue
+            _add(found, Plugin(kind, path.stem, path.resolve(), source))
+    return found
+
+
+def _places(kind: str) -> list[tuple[str, Path]]:
+    home = PACKAGE / "families" if kind == "families" else BUILT_IN / kind
+    places = [("built in", home), ("./", Path.cwd() / kind)]
+    for point in sorted(entry_points(group="harness.plugins"), key=lambda p: p.name):
+        spec = importlib.util.find_spec(point.value)
+        for root in (spec.submodule_search_locations or []) if spec else []:
+            places.append((point.name, Path(root) / kind))
+    return places
+
+
+def _add(found: dict[str, Plugin], plugin: Plugin) -> None:
+    other = found.get(plugin.name)
+    if other is None:
+        found[plugin.name] = plugin
+    elif other.path != plugin.path and other.path.read_bytes() != plugin.path.read_bytes():
+        raise HarnessError(
+            f"two {plugin.kind} are called `{plugin.name}`: {other.path} and {plugin.path}",
+            "rename one of the two files",
+        )
+
+
+def get(kind: str, name: str) -> Plugin:
+    """The plugin called `name`, or the file at the path `name` (`./mine.py`)."""
+    suffix = KINDS[kind]
+    known = find(kind)
+    if name in known:
+        return known[name]
+    if name.endswith(suffix) or "/" in name:
+        path = Path(name).expanduser().resolve()
+        if not path.is_file():
+            raise HarnessError(
+                f"no such file: {path}",
+                f"a path to a {suffix} file, or one of: " + ", ".join(f"`{n}`" for n in sorted(known)),
+            )
+        plugin = Plugin(kind, path.stem, path, "./")
+        _add(known, plugin)
+        return plugin
+    raise HarnessError(f"no {_singular(kind)} is called `{name}`", nearest(name, known))
+
+
+def load(plugin: Plugin) -> ModuleType:
+    """The module of a plugin file. Loaded once; registered in `sys.modules` before it runs, so that
+    dataclasses and pickling find it."""
+    name = f"harness_plugin.{plugin.kind}.{plugin.name}"
+    module = sys.modules.get(name)
+    if module is not None and module.__file__ == str(plugin.path):
+        return module
+    spec = importlib.util.spec_from_file_location(name, plugin.path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except HarnessError:
+        del sys.modules[name]
+        raise
+    except Exception as error:  # whatever a user's file may raise is that file's error
+        del sys.modules[name]
+        line = _line_in(error, plugin.path)
+        raise HarnessError(
+            f"{plugin.path}{line}: {type(error).__name__}: {error}",
+            f"the {_singular(plugin.kind)} file does not load; mend it or move it away",
+        ) from error
+    return module
+
+
+def method(name: str) -> type:
+    """The method class in the file of that name (or at that path)."""
+    plugin = get("methods", name)
+    return _only(
+        plugin,
+        lambda v: isinstance(v, type) and hasattr(v, "method_name"),
+        "a class tagged with `@merge_method(...)`",
+    )
+
+
+def report(name: str) -> Callable[..., list[Path]]:
+    """The `render(board, folder)` function of a report file."""
+    plugin = get("reports", name)
+    render = getattr(load(plugin), "render", None)
+    if not callable(render):
+        raise HarnessError(
+            f"{plugin.path}: no function `render(board, folder)`",
+            "a report file defines `render` and returns the files it wrote",
+        )
+    return render
+
+
+def _only(plugin: Plugin, wanted: Callable[[Any], bool], what: str) -> Any:
+    module = load(plugin)
+    found = [v for v in vars(module).values() if wanted(v) and v.__module__ == module.__name__]
+    if len(found) != 1:
+        raise HarnessError(
+            f"{plugin.path}: {len(found)} merge methods in the file",
+            f"a {_singular(plugin.kind)} file holds exactly one: {what}",
+        )
+    if found[0].method_name != plugin.name:
+        raise HarnessError(
+            f"{plugin.path}: the method calls itself `{found[0].method_name}`",
+            f"the file's name is the method's name: `{plugin.name}`",
+        )
+    return found[0]
+
+
+def _line_in(error: BaseException, path: Path) -> str:
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f":{error.lineno}"
+    line, trace = "", error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    return line
+
+
+def _singular(kind: str) -> str:
+    return {"families": "family"}.get(kind, kind[:-1])

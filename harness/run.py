@@ -1,0 +1,233 @@
+"""Carries a plan out in this process: scores, one merge pass, evaluations; each kept in the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import queue
+import threading
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import steps
+from harness.errors import HarnessError
+from harness.plan import EvalStep, Plan, RowStep, ScoreStep
+from harness.screen import Screen
+from harness.store import Folder, reachable, write_text
+
+
+@dataclass
+class Outcome:
+    """Steps by what became of them; exit code 1 when some failed."""
+
+    stored: int = 0
+    made: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.failed else 0
+
+
+def carry_out(plan: Plan, screen: Screen, *, engines: int | None = None) -> Outcome:
+    """Do what the store lacks. A failed step is written down and does not stop the others."""
+    plan.store.prepare()
+    return _Run(plan, screen).all(engines)
+
+
+def merge_to(plan: Plan, to: Path, screen: Screen) -> None:
+    """Make the plan's one merge into the folder `to`; its gradient statistics stay in the store."""
+    row = dataclasses.replace(plan.rows[0], checkpoint=to)
+    scores, run = plan.scores_to_make([row]), _Run(plan, screen)
+    if scores:
+        plan.store.prepare()
+    run.check_inputs()
+    if run.make_scores(scores):
+        raise HarnessError(run.outcome.failed[0], "traceback.txt in the step's folder says more")
+    with reachable(to):
+        record = steps.merge_jobs(plan, [row], lambda what, i, n: screen.now("merge", what, i, n))[0]
+    screen.done("merge", row.label, f"{sum(record['seconds'].values()):.1f} s")
+
+
+class _Run:
+    """One carrying-out of one plan."""
+
+    def __init__(self, plan: Plan, screen: Screen) -> None:
+        self.plan, self.screen, self.outcome = plan, screen, Outcome()
+        self.stop, self.said = threading.Event(), set()
+
+    def all(self, engines: int | None) -> Outcome:
+        plan, merges, evals = self.plan, self.plan.merges_to_make(), self.plan.evals_to_make()
+        folders = {s.folder for s in (*plan.scores, *(r for r in plan.rows if r.is_merge), *plan.evals)}
+        self.outcome.stored = sum(folder.complete for folder in folders)
+        for row in plan.rows:
+            if not row.is_merge and not row.folder.complete:
+                steps.write_reference(row)
+        if plan.inputs:
+            steps.write_lock(plan)
+        with _Engines(plan, evals, engines) as evaluators:
+            if merges:
+                self.check_inputs()
+                failed = self.make_scores(plan.scores_to_make(merges))
+                self.make_merges(self._with_scores(merges, failed))
+            self.make_evals(evals, evaluators)
+        return self.outcome
+
+    def check_inputs(self) -> None:
+        """Stop on models that do not fit together; warn of what is merely odd."""
+        from harness.checkpoint import Checkpoint
+        from harness.checkpoint.fit import check_fit
+
+        opened = {role: Checkpoint.open(path) for role, path in self.plan.inputs.items()}
+        base = opened.pop("base")
+        self.warn(check_fit(base, opened))
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Say each warning once."""
+        for warning in warnings:
+            if warning not in self.said:
+                self.said.add(warning)
+                self.screen.note(warning)
+
+    def fail(self, folder: Folder, kind: str, what: str, error: BaseException | str) -> None:
+        """Write a failure down and go on."""
+        folder.path.mkdir(parents=True, exist_ok=True)
+        if isinstance(error, BaseException) and not isinstance(error, HarnessError):
+            write_text(folder.path / "traceback.txt", "".join(traceback.format_exception(error)))
+            error = f"{type(error).__name__}: {error}"
+        write_text(folder.path / "error.txt", f"{error}\n")
+        self.screen.failed(kind, what, str(error))
+        self.outcome.failed.append(f"{kind} {what}: {error}")
+
+    def make_scores(self, wanted: Sequence[ScoreStep]) -> set[Path]:
+        """Compute gradient statistics; the folders of those that failed."""
+        groups: dict[tuple, list[ScoreStep]] = {}
+        for step in wanted:
+            recipe = step.recipe
+            same = (recipe.model, recipe.rows, recipe.loss_on, recipe.max_tokens, recipe.tokenizer)
+            groups.setdefault(same, []).append(step)
+        failed = set()
+        for group in groups.values():
+            what = ", ".join(step.label for step in group)
+            self.screen.now("scores", what)
+            try:
+                record = steps.compute_scores(
+                    group, self.plan, lambda i, n, w=what: self.screen.now("scores", w, i, n)
+                )
+            except HarnessError:
+                raise
+            except Exception as error:
+                for step in group:
+                    self.fail(step.folder, "scores", step.label, error)
+                    failed.add(step.folder.path)
+            else:
+                self.outcome.made += len(group)
+                self.screen.done("scores", what, f"{record['seconds']['scores']:.1f} s")
+        return failed
+
+    def _with_scores(self, merges: Sequence[RowStep], failed: set[Path]) -> list[RowStep]:
+        ready = []
+        for row in merges:
+            if any(step.folder.path in failed for step in row.scores.values()):
+                self.fail(row.folder, "merge", row.label, "a gradient statistic that it reads failed")
+            else:
+                ready.append(row)
+        return ready
+
+    def make_merges(self, rows: list[RowStep]) -> None:
+        """All merges in shared passes. A method whose code fails does not stop the others."""
+        if not rows:
+            return
+        what = rows[0].label if len(rows) == 1 else f"{len(rows)} merges in shared passes"
+        self.screen.now("merge", what)
+        records = steps.merge_rows(
+            self.plan, rows, lambda part, i, n: self.screen.now("merge", f"{what}, {part}", i, n)
+        )
+        made = [record for record in records if record["error"] is None]
+        for row, record in zip(rows, records, strict=True):
+            if record["error"] is not None:
+                self.fail(row.folder, "merge", row.label, record["error"])
+            self.warn(record["warnings"])
+        self.outcome.made += len(made)
+        if made:
+            self.screen.done("merge", what, f"{sum(made[0]['seconds'].values()):.1f} s")
+
+    def make_evals(self, wanted: Sequence[EvalStep], evaluators: list) -> None:
+        """Rows are handed to the engines as they get free; an engine loads a row's weights once."""
+        by_row: dict[Path, list[EvalStep]] = {}
+        for step in wanted:
+            by_row.setdefault(step.row.folder.path, []).append(step)
+        waiting: queue.SimpleQueue = queue.SimpleQueue()
+        for group in by_row.values():
+            waiting.put(group)
+
+        def work(evaluator: Any) -> None:
+            while not self.stop.is_set():
+                try:
+                    group = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                self.evaluate_row(group, evaluator)
+
+        with ThreadPoolExecutor(max(1, len(evaluators))) as pool:
+            try:
+                for future in [pool.submit(work, evaluator) for evaluator in evaluators]:
+                    future.result()
+            except BaseException:
+                self.stop.set()
+                raise
+
+    def evaluate_row(self, wanted: list[EvalStep], evaluator: Any) -> None:
+        row, spent, asked, stored, made = wanted[0].row, 0.0, 0, 0, 0
+        if not row.folder.complete:  # its merge failed, and that was said
+            return
+        for step in wanted:
+            if self.stop.is_set():
+                return
+            what = f"{row.label} / {step.task.name}"
+            self.screen.now("eval", what)
+            try:
+                record = steps.evaluate(
+                    self.plan, step, evaluator, lambda i, n, w=what: self.screen.now("eval", w, i, n)
+                )
+            except Exception as error:
+                self.fail(step.folder, "eval", what, error)
+                continue
+            made += 1
+            spent += record["seconds"]["all"]
+            asked, stored = asked + record["generated"], stored + record["from_store"]
+        self.outcome.made += made
+        again = f" · {stored} of {asked + stored} responses from store" if stored else ""
+        if made:
+            self.screen.done("eval", row.label, f"{made} tasks  {spent:.1f} s{again}")
+
+
+class _Engines:
+    """Evaluators whose child processes start while the merges are made."""
+
+    def __init__(self, plan: Plan, evals: Sequence[EvalStep], count: int | None) -> None:
+        cores = os.cpu_count() or 1
+        rows = len({step.row.folder.path for step in evals})
+        self.count = min(rows, count or min(2, cores))
+        self.threads = max(1, cores // max(1, self.count))
+        self.log = plan.store.root / "log"
+        self.evaluators: list = []
+
+    def __enter__(self) -> list:
+        if self.count:
+            from harness.evaluate import Evaluator
+
+            self.log.mkdir(parents=True, exist_ok=True)
+            for index in range(self.count):
+                log = self.log / f"engine-{index}.txt"
+                self.evaluators.append(Evaluator("hf", threads=self.threads, log=log))
+                self.evaluators[-1].start()
+        return self.evaluators
+
+    def __exit__(self, *_: object) -> None:
+        for evaluator in self.evaluators:
+            evaluator.close()

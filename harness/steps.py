@@ -1,0 +1,138 @@
+"""How each kind of step is done: read what is left of it in the store, write its own folder.
+
+An executor (`run.py` here, Ray elsewhere) decides when and where; these functions do the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import yaml
+
+from harness import recipe as recipes
+from harness.checkpoint import fingerprint
+from harness.measure import Meter, peak_mib
+from harness.plan import EvalStep, Plan, RowStep, ScoreStep
+from harness.store import write_text
+
+Progress = Callable[[int, int], None]
+
+
+def write_reference(row: RowStep) -> None:
+    """A reference row's folder only names its checkpoint."""
+    with row.folder.working(recipes.written(row.recipe)):
+        row.folder.finish({"fingerprint": row.recipe.model, "checkpoint": str(row.checkpoint)})
+
+
+def write_lock(plan: Plan) -> None:
+    """`family.lock.yaml`: what every model and calibration set was, by content, when the run began."""
+    family = plan.family
+    refs = {"base": family.base, **{role: expert.model for role, expert in family.experts.items()}}
+    models = {role: {"model": refs[role], "sha256": plan.prints[role]} for role in plan.inputs}
+    rows = {s.recipe.role: {"data": s.recipe.data["data"], "sha256": s.recipe.rows} for s in plan.scores}
+    text = yaml.safe_dump({"family": family.name, "models": models, "calibration": rows}, sort_keys=False)
+    write_text(plan.store.root / "family.lock.yaml", text)
+
+
+def compute_scores(group: Sequence[ScoreStep], plan: Plan, progress: Progress) -> dict[str, Any]:
+    """The statistics of one model on the same rows, in one backward pass per row, each into its folder."""
+    from harness.scores import compute
+    from harness.scores.calibration import load_rows
+
+    first, need, meter = group[0].recipe, group[0].need, Meter()
+    model = plan.inputs[need.role if need.model == "expert" else "base"]
+    with contextlib.ExitStack() as stack:
+        for step in group:
+            stack.enter_context(step.folder.working(recipes.written(step.recipe)))
+        rows = load_rows(plan.family.calibration[need.role], plan.family.folder)
+        with meter.phase("scores"):
+            facts = compute(
+                model,
+                rows,
+                kind=[step.recipe.kind for step in group],
+                loss_on=first.loss_on,
+                max_tokens=first.max_tokens,
+                tokenizer_path=model,
+                to={step.recipe.kind: step.folder.path for step in group},
+                progress=progress,
+            )
+        record = {**facts, **meter.record(), "computed_together": len(group)}
+        for step in group:
+            step.folder.finish(record)
+    return record
+
+
+def merge_rows(plan: Plan, rows: Sequence[RowStep], progress: Callable[[str, int, int], None]) -> list[dict]:
+    """Merge `rows` into their folders in one set of passes; the records written to their `done.json`. A row
+    whose method raised has its exception under `error` and no `done.json`."""
+    with contextlib.ExitStack() as stack:
+        for row in rows:
+            stack.enter_context(row.folder.working(recipes.written(row.recipe)))
+        meter = Meter()
+        with meter.phase("merge"):
+            records = merge_jobs(plan, rows, progress, on_error="record")
+        for row, record in zip(rows, records, strict=True):
+            if record["error"] is None:
+                mark = fingerprint(row.checkpoint, plan.store.fingerprints)
+                together = {"code": row.recipe.code, "merged_together": len(rows), "fingerprint": mark}
+                row.folder.finish({**record, "peak_mib": meter.peak_mib, **together})
+    return records
+
+
+def merge_jobs(
+    plan: Plan, rows: Sequence[RowStep], progress: Callable[[str, int, int], None], on_error: str = "raise"
+) -> list[dict]:
+    """Stream the plan's inputs once through the methods of `rows`, each into its `checkpoint` folder."""
+    from harness.checkpoint import Checkpoint
+    from harness.merge import Inputs, Job, merge
+
+    experts = {role: Checkpoint.open(plan.inputs[role]) for role in plan.family.roles}
+    inputs = Inputs(Checkpoint.open(plan.inputs["base"]), experts, plan.inputs[plan.donor])
+    opened = {s.folder.path: Checkpoint.open(s.folder.path) for row in rows for s in row.scores.values()}
+    jobs = []
+    for row in rows:
+        scores = {key: opened[step.folder.path] for key, step in row.scores.items()}
+        jobs.append(Job(row.method, row.checkpoint, plan.family.seed, scores, recipe=_card(plan, row)))
+    return merge(inputs, jobs, progress=progress, on_error=on_error)
+
+
+def _card(plan: Plan, row: RowStep) -> dict[str, Any]:
+    """What the model card says of how the merge was made."""
+    models = {"base": plan.family.base, **{role: e.model for role, e in plan.family.experts.items()}}
+    recipe = row.recipe
+    return {
+        "method": recipe.method,
+        "parameters": recipe.parameters,
+        "seed": recipe.seed,
+        "models": models,
+        "family": plan.family.name,
+    }
+
+
+def evaluate(plan: Plan, step: EvalStep, evaluator: Any, progress: Progress) -> dict[str, Any]:
+    """One row on one task into its folder; the record written to `done.json`."""
+    from harness.evaluate import EvalRequest
+
+    recipe, row = step.recipe, step.row
+    mark = row.folder.done()["fingerprint"]
+    responses = plan.store.responses(mark, step.task.name)
+    with step.folder.working(recipes.written(recipe)):
+        responses.parent.mkdir(parents=True, exist_ok=True)
+        request = EvalRequest(
+            model=row.checkpoint,
+            fingerprint=mark,
+            task=step.task,
+            folder=step.folder.path,
+            responses=responses,
+            generation=recipe.generation,
+            chat_template=recipe.chat_template,
+            limit=recipe.limit,
+            seed=recipe.seed,
+            split=recipe.split,
+        )
+        record = evaluator.evaluate(request, progress)
+        record = {**record, "peak_mib": {"parent": peak_mib(), "engine": evaluator.peak_mib()}}
+        step.folder.finish(record)
+    return record

@@ -1,0 +1,187 @@
+"""Run folders: complete or absent, never half.
+
+A folder is complete exactly when `done.json` exists in it; that file is written last (temporary file, fsync,
+rename). A failed step leaves `error.txt`. A lock file per folder lets several processes share a store; the
+kernel frees it when its holder dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import HarnessError
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of a JSON-like value in canonical form: sorted keys, no spaces, floats by repr."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def slug(name: str, settings: Mapping[str, Any], key: str) -> str:
+    """Readable folder name: `ties--density=0.2,scale=1--52873946`."""
+    shown = ",".join(
+        f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in sorted(settings.items())
+    )
+    parts = [re.sub(r"[^\w.,=+()-]+", "-", part).strip("-")[:80] for part in (name, shown) if part]
+    return "--".join([*parts, key[:8]])
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One run folder."""
+
+    path: Path
+
+    @property
+    def complete(self) -> bool:
+        return (self.path / "done.json").is_file()
+
+    @property
+    def failed(self) -> str | None:
+        """The first line of `error.txt`, if the last try failed."""
+        try:
+            return (self.path / "error.txt").read_text(encoding="utf-8").strip().splitlines()[0]
+        except (OSError, IndexError):
+            return None
+
+    def done(self) -> dict[str, Any]:
+        """What was recorded when the folder was completed; {} while it is not."""
+        try:
+            return json.loads((self.path / "done.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+
+    def recipe(self) -> dict[str, Any]:
+        return yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+
+    @contextlib.contextmanager
+    def working(self, recipe: Mapping[str, Any]) -> Iterator[None]:
+        """Hold the folder while its step runs: writes the recipe, keeps others out, and on failure leaves
+        `error.txt` with the reason. Waits for another process that holds it."""
+        with reachable(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with (self.path / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                write_text(
+                    self.path / "recipe.yaml",
+                    yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True),
+                )
+                (self.path / "error.txt").unlink(missing_ok=True)
+                try:
+                    yield
+                except Exception as error:
+                    reason = (
+                        str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+                    )
+                    with contextlib.suppress(OSError):
+                        write_text(self.path / "error.txt", reason + "\n")
+                    raise
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Complete the folder."""
+        write_text(
+            self.path / "done.json", json.dumps(record, indent=1, sort_keys=True, default=_plain) + "\n"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: temporary file beside it, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def reachable(path: Path) -> Iterator[None]:
+    """Turn the file system's refusals (read-only, no permission, full) into two-line errors."""
+    try:
+        yield
+    except OSError as error:
+        import errno
+
+        reasons = {
+            errno.EACCES,
+            errno.EROFS,
+            errno.ENOSPC,
+            errno.EPERM,
+            errno.ENOTDIR,
+            errno.EEXIST,
+            errno.EDQUOT,
+        }
+        if error.errno not in reasons:
+            raise
+        raise HarnessError(
+            f"cannot write {error.filename or path}: {error.strerror}",
+            "choose another folder with `--results DIR`, or free some space",
+        ) from error
+
+
+class Store:
+    """The results of one family: `<results>/<family>/{scores,models,responses,report}`."""
+
+    def __init__(self, results: Path, family: str) -> None:
+        self.root = results.expanduser() / family
+
+    def prepare(self) -> None:
+        """Create the root and show that it can be written, before any work."""
+        with reachable(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_text(self.root / ".writable", "")
+            (self.root / ".writable").unlink()
+
+    @property
+    def fingerprints(self) -> Path | None:
+        """The cache of content hashes; None while there is no store to keep it in."""
+        return self.root / "fingerprints.json" if self.root.is_dir() else None
+
+    def scores(self, name: str) -> Folder:
+        return Folder(self.root / "scores" / name)
+
+    def model(self, name: str) -> Folder:
+        return Folder(self.root / "models" / name)
+
+    def evaluation(self, model: Folder, name: str) -> Folder:
+        return Folder(model.path / "evals" / name)
+
+    def responses(self, fingerprint: str, task: str) -> Path:
+        """The response store shared by all models with this fingerprint."""
+        return self.root / "responses" / fingerprint[:16] / f"{task}.sqlite"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def folders(self) -> Iterator[Folder]:
+        """Every run folder in the store, complete or not."""
+        for recipe in sorted(self.root.glob("*/**/recipe.yaml")):
+            yield Folder(recipe.parent)
+
+    def size(self, path: Path) -> int:
+        return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+
+    def remove(self, path: Path) -> int:
+        """Delete a file or folder; the bytes freed."""
+        freed = self.size(path) if path.is_dir() else path.stat().st_size
+        with reachable(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return freed
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,15 @@
+"""Exact match of the tiny facts, and their rows."""
+
+from harness.families.tiny import data
+from harness.task import Score, generated, scorer
+
+
+@generated("test", "validation")
+def facts(split: str) -> list[dict]:
+    return data.rows("facts", split)
+
+
+@scorer("accuracy")
+def score(response: str, row: dict) -> Score:
+    answer = response.strip()
+    return Score(float(answer == row["answer"]), unparsed=not answer)

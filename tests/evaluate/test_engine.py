@@ -1,0 +1,171 @@
+"""The engine protocol: order, restarts, three strikes, errors that name the cause, and death with the parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.evaluate.engine import Engine, EvaluationError
+
+
+def asked(settings):
+    return Path(settings["record"]).read_text().splitlines()
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def requests(count, mark=()):
+    return [{"context": f"{i} {'FALL' if i in mark else ''}", "kwargs": {}, "seed": [0, 0]} for i in range(count)]
+
+
+def collect(parts):
+    return dict(pair for part in parts for pair in part)
+
+
+def test_batches_arrive_one_by_one_and_every_request_is_answered_once(tmp_path, scripted):
+    name, settings = scripted
+    engine = Engine(name, settings)
+    parts = list(engine.run(tmp_path, "generate", requests(10)))
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert sorted(collect(parts)) == list(range(10))
+    assert len(asked(settings)) == 10
+    first = engine.pid
+    assert collect(engine.run(tmp_path, "loglikelihood", [{"context": "a", "continuation": "bcd"}])) == {
+        0: {"logprob": -3.0, "greedy": False}}
+    assert engine.pid == first, "one child serves many calls"
+    engine.close()
+    assert not alive(first)
+
+
+def test_a_killed_child_is_started_again_and_repeats_only_the_batch_in_flight(tmp_path, scripted):
+    name, settings = scripted
+    engine, found = Engine(name, settings), {}
+    for number, part in enumerate(engine.run(tmp_path, "generate", requests(12))):
+        found |= dict(part)
+        if number == 1:
+            os.kill(engine.pid, signal.SIGKILL)
+    assert sorted(found) == list(range(12))
+    # 12 asked; what was in the pipe or in flight when the child was killed may have been asked again
+    assert 12 <= len(asked(settings)) <= 16
+    engine.close()
+
+
+def test_a_crash_that_passes_is_survived(tmp_path, scripted):
+    name, settings = scripted
+    engine = Engine(name, settings | {"falls_on": "FALL", "falls_once": True})
+    assert sorted(collect(engine.run(tmp_path, "generate", requests(8, mark=[5])))) == list(range(8))
+    assert len(asked(settings)) == 12  # the second batch of four was asked twice
+    engine.close()
+
+
+def test_three_deaths_without_an_answer_between_are_an_error(tmp_path, scripted):
+    name, settings = scripted
+    engine, found = Engine(name, settings | {"falls_on": "FALL"}), {}
+    with pytest.raises(EvaluationError, match=r"died 3 times \(exit code 9\) in generate"):
+        for part in engine.run(tmp_path, "generate", requests(12, mark=[9])):
+            found |= dict(part)
+    assert sorted(found) == list(range(8)), "the batches before were handed over"
+    assert len(asked(settings)) == 8 + 3 * 4
+    assert engine.pid is None
+
+
+def test_a_checkpoint_that_kills_the_engine_fails_with_its_last_words(tmp_path, scripted):
+    (tmp_path / "deadly").touch()
+    engine = Engine(*scripted)
+    with pytest.raises(EvaluationError, match="exit code 7.*about to fall"):
+        list(engine.run(tmp_path, "generate", requests(1)))
+
+
+def test_a_broken_checkpoint_is_the_users_error_and_the_engine_lives_on(tmp_path, scripted):
+    broken = tmp_path / "model"
+    broken.mkdir()
+    (broken / "broken").touch()
+    engine = Engine(*scripted)
+    with pytest.raises(HarnessError) as error:
+        list(engine.run(broken, "generate", requests(1)))
+    assert not isinstance(error.value, EvaluationError)
+    assert str(broken) in error.value.message and "weights are missing" in error.value.message
+    assert error.value.hint == "merge again"
+    pid = engine.pid
+    assert collect(engine.run(tmp_path, "generate", requests(1))) and engine.pid == pid
+    engine.close()
+
+
+def test_an_exception_in_the_engine_is_told_and_a_fresh_child_follows(tmp_path, scripted):
+    engine = Engine(*scripted)
+    with pytest.raises(EvaluationError, match="generate.*ValueError: cannot do this"):
+        list(engine.run(tmp_path, "generate", [{"context": "RAISE", "kwargs": {}, "seed": [0, 0]}]))
+    assert any("Traceback" in line for line in engine.last_lines(50))
+    assert collect(engine.run(tmp_path, "generate", requests(3)))
+    engine.close()
+
+
+def test_an_engine_that_does_not_start_is_told(tmp_path, scripted):
+    name, settings = scripted
+    engine = Engine(name, settings | {"refuses_to_start": True})
+    with pytest.raises(EvaluationError, match="start.*no such device"):
+        list(engine.run(tmp_path, "generate", requests(1)))
+
+
+def test_giving_up_half_way_leaves_no_stale_answers(tmp_path, scripted):
+    engine = Engine(*scripted)
+    parts = engine.run(tmp_path, "generate", requests(12))
+    next(parts)
+    parts.close()
+    found = collect(engine.run(tmp_path, "loglikelihood", [{"context": "", "continuation": "xx"}]))
+    assert found == {0: {"logprob": -2.0, "greedy": False}}
+    engine.close()
+
+
+def test_the_child_dies_with_a_killed_parent_even_in_the_middle_of_work(tmp_path, scripted):
+    name, settings = scripted
+    settings = settings | {"delay": 60}
+    script = textwrap.dedent(f"""
+        from pathlib import Path
+        from harness.evaluate.engine import Engine
+        engine = Engine({name!r}, {settings!r})
+        engine.start()
+        print(engine.pid, flush=True)
+        list(engine.run(Path({str(tmp_path)!r}), "generate", [{{"context": "x", "kwargs": {{}}, "seed": [0, 0]}}]))
+    """)
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ["PYTHONPATH"]])
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE,
+                              env={**os.environ, "PYTHONPATH": path})
+    child = int(parent.stdout.readline())
+    time.sleep(0.3)
+    assert alive(child)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not alive(child), 10)
+
+
+@pytest.mark.parametrize("value", [0.1 + 0.2, -1e-300, float("inf"), float("-inf"), 2**60 + 1, "\ud800 é\n", ""])
+def test_messages_keep_every_value(value):
+    read, write = os.pipe()
+    from harness.evaluate import wire
+
+    with os.fdopen(write, "wb") as out, os.fdopen(read, "rb") as into:
+        wire.send(out, {"value": value})
+        assert wire.receive(into) == {"value": value}
+        out.write(b"\0\0\0")
+        out.close()
+        with pytest.raises(EOFError):
+            wire.receive(into)

@@ -1,0 +1,100 @@
+"""Run folders are complete or absent; recipes are classified; errors of the file system are told."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from harness import recipe
+from harness.errors import HarnessError
+from harness.store import Folder, Store, digest, slug
+
+
+def test_a_folder_is_complete_only_once_finished(tmp_path):
+    folder = Folder(tmp_path / "step")
+    with folder.working({"kind": "x"}):
+        assert not folder.complete
+        folder.finish({"seconds": 1.0})
+    assert folder.complete and folder.done() == {"seconds": 1.0} and folder.recipe() == {"kind": "x"}
+
+
+def test_a_failure_leaves_its_reason_and_the_next_try_clears_it(tmp_path):
+    folder = Folder(tmp_path / "step")
+    with pytest.raises(ZeroDivisionError), folder.working({}):
+        _ = 1 / 0
+    assert folder.failed == "ZeroDivisionError: division by zero" and not folder.complete
+    with folder.working({}):
+        folder.finish({})
+    assert folder.failed is None and folder.complete
+
+
+def test_killed_while_working_the_folder_is_not_complete_and_not_locked(tmp_path):
+    script = textwrap.dedent(f"""
+        import os, pathlib
+        from harness.store import Folder
+        with Folder(pathlib.Path({str(tmp_path / "step")!r})).working({{"a": 1}}):
+            os.kill(os.getpid(), 9)
+    """)
+    assert subprocess.run([sys.executable, "-c", script], cwd=os.getcwd()).returncode == -9
+    folder = Folder(tmp_path / "step")
+    assert not folder.complete
+    with folder.working({"a": 1}):  # would wait for ever if the dead process still held it
+        folder.finish({})
+
+
+def test_two_processes_take_turns(tmp_path):
+    script = textwrap.dedent(f"""
+        import pathlib, time
+        from harness.store import Folder
+        folder = Folder(pathlib.Path({str(tmp_path / "step")!r}))
+        log = pathlib.Path({str(tmp_path / "log")!r})
+        with folder.working({{}}):
+            with log.open("a") as f: f.write("in ")
+            time.sleep(0.2)
+            with log.open("a") as f: f.write("out ")
+    """)
+    both = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
+    assert [p.wait() for p in both] == [0, 0]
+    assert (tmp_path / "log").read_text() == "in out in out "
+
+
+def test_the_key_depends_on_content_not_on_order():
+    assert digest({"a": 1, "b": 0.1}) == digest({"b": 0.1, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 1.5})
+
+
+def test_slug_is_readable_and_safe():
+    assert slug("ties", {"scale": 1.0, "density": 0.2}, "52873946ff") == "ties--density=0.2,scale=1--52873946"
+    assert "/" not in slug("../x", {"a": "b/c"}, "0" * 64)
+
+
+@pytest.mark.parametrize("made", recipe.RECIPES)
+def test_every_recipe_field_is_identity_or_recorded(made):
+    fields = {f.name for f in dataclasses.fields(made)}
+    assert fields == {*made.IDENTITY, *made.RECORDED}
+    assert not set(made.IDENTITY) & set(made.RECORDED)
+
+
+def test_recorded_fields_do_not_move_the_key_and_identity_fields_do():
+    one = recipe.EvalRecipe("t", "standard", "p", "s", "test", {}, True, None, 0, "hf")
+    assert recipe.key(one) == recipe.key(dataclasses.replace(one, engine="vllm"))
+    for field, other in {"task": "u", "limit": 5, "generation": {"top_p": 0.9}, "scorer": "x"}.items():
+        assert recipe.key(one) != recipe.key(dataclasses.replace(one, **{field: other}))
+
+
+def test_comments_and_docstrings_do_not_move_a_plugins_hash(tmp_path):
+    one, two, three = (tmp_path / f"{n}.py" for n in "abc")
+    one.write_text('"""Doc."""\ndef f():\n    """Inner."""\n    return 1\n')
+    two.write_text('"""Other."""\n# a comment\ndef f():\n    "words"\n    return (1)\n')
+    three.write_text("def f():\n    return 2\n")
+    assert recipe.code_hash(one) == recipe.code_hash(two) != recipe.code_hash(three)
+
+
+def test_an_unwritable_store_is_told_before_any_work(tmp_path):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    with pytest.raises(HarnessError) as caught:
+        Store(tmp_path / "results", "tiny-safety").prepare()
+    assert "cannot write" in caught.value.message and "--results" in caught.value.hint
