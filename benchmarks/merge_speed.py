@@ -1,11 +1,11 @@
 """Merging against mergekit and against plain copies: seconds of whole commands, ratios, peak memory.
 
-    python benchmarks/merge_speed.py                      # Qwen2.5-1.5B's shapes, base + two experts, bf16 (12 GB of disk)
-    python benchmarks/merge_speed.py --size 0.1 --only ties
+python benchmarks/merge_speed.py                      # Qwen2.5-1.5B's shapes, base + two experts, bf16 (12 GB
+of disk) python benchmarks/merge_speed.py --size 0.1 --only ties
 
-Weights are random: experts are the base plus small noise. They are made in a temporary folder and deleted after.
-Every command is a process of its own, from start to exit, inputs in the page cache as the run before left them.
-"""
+Weights are random: experts are the base plus small noise. They are made in a temporary folder and deleted
+after. Every command is a process of its own, from start to exit, inputs in the page cache as the run before
+left them."""
 
 from __future__ import annotations
 
@@ -30,21 +30,31 @@ SIZES = {  # layers, hidden, inner, heads, key-value heads, vocabulary
 ROLES = ("one", "two")
 RECIPES = {  # ours: method and settings; mergekit: merge_method, parameters of the whole, of every expert
     "linear": (("linear", {}), ("linear", {}, {"weight": 0.5})),
-    "task_arithmetic": (("task_arithmetic", {"scale": 0.5}), ("task_arithmetic", {"normalize": False}, {"weight": 0.5})),
+    "task_arithmetic": (
+        ("task_arithmetic", {"scale": 0.5}),
+        ("task_arithmetic", {"normalize": False}, {"weight": 0.5}),
+    ),
     "ties": (("ties", {"density": 0.2}), ("ties", {"normalize": True}, {"weight": 1.0, "density": 0.2})),
-    "dare": (("dare", {"density": 0.5}), ("dare_linear", {"normalize": False}, {"weight": 0.5, "density": 0.5})),
+    "dare": (
+        ("dare", {"density": 0.5}),
+        ("dare_linear", {"normalize": False}, {"weight": 0.5, "density": 0.5}),
+    ),
 }
 NINE = [("task_arithmetic", {"scale": 0.1 * i}) for i in range(1, 10)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", choices=SIZES, default="1.5", help="billions of parameters")
     parser.add_argument("--only", nargs="*", choices=[*RECIPES, "nine"], help="default: everything")
     parser.add_argument("--repeats", type=int, default=1, help="of every command; the fastest counts")
     parser.add_argument("--no-mergekit", action="store_true")
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--folder", type=Path, default=None, help="for the weights; default: the temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="for the weights; default: the temporary folder"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -66,13 +76,18 @@ def bench(folder: Path, options: argparse.Namespace) -> None:
         line = f"{name:16} ours {ours[0]:6.1f} s {ours[1]:6.0f} MiB   copies x {ours[0] / copies[0]:.2f}"
         if not options.no_mergekit:
             theirs = run(mergekit_command(folder, *RECIPES[name][1]), folder, options.repeats)
-            line += f"   mergekit {theirs[0]:6.1f} s {theirs[1]:6.0f} MiB   {theirs[0] / ours[0]:.1f} x faster"
+            line += (
+                f"   mergekit {theirs[0]:6.1f} s {theirs[1]:6.0f} MiB   {theirs[0] / ours[0]:.1f} x faster"
+            )
         print(line, flush=True)
     if not options.only or "nine" in options.only:
         together = run(our_command(folder, NINE, options), folder, options.repeats)
         alone = sum(run(our_command(folder, [one], options), folder, options.repeats)[0] for one in NINE)
-        print(f"nine outputs     one pass {together[0]:.1f} s {together[1]:.0f} MiB   nine runs {alone:.1f} s   "
-              f"share {together[0] / alone:.2f}", flush=True)
+        print(
+            f"nine outputs     one pass {together[0]:.1f} s {together[1]:.0f} MiB   nine runs {alone:.1f} s   "
+            f"share {together[0] / alone:.2f}",
+            flush=True,
+        )
 
 
 def run(command: list[str], folder: Path, repeats: int) -> tuple[float, float]:
@@ -83,8 +98,13 @@ def run(command: list[str], folder: Path, repeats: int) -> tuple[float, float]:
         (folder / "out").mkdir()
         os.sync()  # the run before must not leave its writes to this one
         begun = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                                   env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)})
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
+        )
         message = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         if status:
@@ -110,8 +130,12 @@ def mergekit_command(folder: Path, method: str, whole: dict, each: dict) -> list
     if method != "linear":
         config["base_model"] = str(folder / "base")
     (folder / "mergekit.yaml").write_text(json.dumps(config))
-    return [str(Path(sys.executable).with_name("mergekit-yaml")), str(folder / "mergekit.yaml"), str(folder / "out"),
-            "--no-copy-tokenizer"]
+    return [
+        str(Path(sys.executable).with_name("mergekit-yaml")),
+        str(folder / "mergekit.yaml"),
+        str(folder / "out"),
+        "--no-copy-tokenizer",
+    ]
 
 
 def child(folder: str, methods: list[tuple[str, dict]], threads: int | None) -> None:
@@ -122,23 +146,38 @@ def child(folder: str, methods: list[tuple[str, dict]], threads: int | None) -> 
     from harness.method import configure
 
     at = Path(folder)
-    inputs = Inputs(Checkpoint.open(at / "base"), {role: Checkpoint.open(at / role) for role in ROLES}, at / "base")
-    jobs = [Job(configure(registry.method(name), settings), at / "out" / str(i))
-            for i, (name, settings) in enumerate(methods)]
+    inputs = Inputs(
+        Checkpoint.open(at / "base"), {role: Checkpoint.open(at / role) for role in ROLES}, at / "base"
+    )
+    jobs = [
+        Job(configure(registry.method(name), settings), at / "out" / str(i))
+        for i, (name, settings) in enumerate(methods)
+    ]
     merge(inputs, jobs, threads=threads)
 
 
 def shapes(size: str) -> dict[str, tuple[int, ...]]:
     layers, hidden, inner, heads, kv_heads, vocab = SIZES[size]
     kv = hidden // heads * kv_heads
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
+    found: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocab, hidden),
+        "model.norm.weight": (hidden,),
+    }
     for i in range(layers):
         at = f"model.layers.{i}."
         for name, rows in (("q", hidden), ("k", kv), ("v", kv)):
-            found |= {f"{at}self_attn.{name}_proj.weight": (rows, hidden), f"{at}self_attn.{name}_proj.bias": (rows,)}
-        found |= {at + "self_attn.o_proj.weight": (hidden, hidden), at + "mlp.gate_proj.weight": (inner, hidden),
-                  at + "mlp.up_proj.weight": (inner, hidden), at + "mlp.down_proj.weight": (hidden, inner),
-                  at + "input_layernorm.weight": (hidden,), at + "post_attention_layernorm.weight": (hidden,)}
+            found |= {
+                f"{at}self_attn.{name}_proj.weight": (rows, hidden),
+                f"{at}self_attn.{name}_proj.bias": (rows,),
+            }
+        found |= {
+            at + "self_attn.o_proj.weight": (hidden, hidden),
+            at + "mlp.gate_proj.weight": (inner, hidden),
+            at + "mlp.up_proj.weight": (inner, hidden),
+            at + "mlp.down_proj.weight": (hidden, inner),
+            at + "input_layernorm.weight": (hidden,),
+            at + "post_attention_layernorm.weight": (hidden,),
+        }
     return found
 
 
@@ -151,8 +190,10 @@ def elements(size: str) -> int:
 
 def make_weights(folder: Path, size: str) -> None:
     """base, one, two: written in a process of its own, which gives its memory back."""
-    code = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import merge_speed; "
-            f"from pathlib import Path; merge_speed.write_weights(Path({str(folder)!r}), {size!r})")
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import merge_speed; "
+        f"from pathlib import Path; merge_speed.write_weights(Path({str(folder)!r}), {size!r})"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
@@ -162,10 +203,19 @@ def write_weights(folder: Path, size: str) -> None:
     from harness.checkpoint import write
 
     layers, hidden, inner, heads, kv_heads, vocab = SIZES[size]
-    config = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": hidden,
-              "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
-              "num_key_value_heads": kv_heads, "vocab_size": vocab, "tie_word_embeddings": True,
-              "rms_norm_eps": 1e-6, "torch_dtype": "bfloat16"}
+    config = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": vocab,
+        "tie_word_embeddings": True,
+        "rms_norm_eps": 1e-6,
+        "torch_dtype": "bfloat16",
+    }
     tensors = {name: ("BF16", shape) for name, shape in shapes(size).items()}
     opened = {}
     for role in ("base", *ROLES):
@@ -183,7 +233,7 @@ def write_weights(folder: Path, size: str) -> None:
             base = (noise[:n] * 0.02).bfloat16()
             for i, role in enumerate(("base", *ROLES)):
                 shift = 7919 * (at // step + 1) * i % step
-                values = base if i == 0 else (base.float() + noise[shift:shift + n] * 0.0008).bfloat16()
+                values = base if i == 0 else (base.float() + noise[shift : shift + n] * 0.0008).bfloat16()
                 opened[role].write(name, 2 * at, memoryview(values.view(torch.uint8).numpy()))
     for files in opened.values():
         files.close()

@@ -151,21 +151,22 @@ def side(method: Any, what: str, role: str) -> Any:
     return getattr(method, what) if own is None else own
 
 
-def matches(name: str, module: str, patterns: Iterable[str]) -> bool:
-    """Whether a tensor fits one of the globs: by `mlp.up_proj`, by `up_proj`, or by its full name."""
-    own = (name, module, module.rpartition(".")[2])
-    return any(fnmatchcase(it, pattern) for it in own for pattern in patterns)
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a tensor fits one of the globs: by its full name, or the end of its module's: `up_proj`, `*norm`."""
+    module = name.removesuffix(".weight").removesuffix(".bias")
+    return any(
+        fnmatchcase(name, p) or fnmatchcase(module, p) or fnmatchcase(module, f"*.{p}") for p in patterns
+    )
 
 
 def check_patterns(patterns: Iterable[str], names: Sequence[str], what: str) -> None:
     """Raise HarnessError for a glob that fits no tensor: it would silently exclude nothing."""
-    from harness.merge.block import place_of
-
-    modules = {name: place_of(name)[1] for name in names}
     for pattern in patterns:
-        if not any(matches(name, module, [pattern]) for name, module in modules.items()):
-            known = {module.rpartition(".")[2] for module in modules.values()}
-            raise HarnessError(f"`{what}` names `{pattern}`, and no tensor fits it", nearest(pattern, known))
+        if not any(matches(name, [pattern]) for name in names):
+            modules = {name.removesuffix(".weight").removesuffix(".bias").split(".")[-1] for name in names}
+            raise HarnessError(
+                f"`{what}` names `{pattern}`, and no tensor fits it", nearest(pattern, modules)
+            )
 
 
 def zero(value: Any) -> bool:

@@ -76,7 +76,7 @@ def _drawn(label: str, seed: int, group: TensorGroup) -> Tensor:
 
 
 def _eligible(key: str | None, patterns: tuple[str, ...], group: TensorGroup) -> Tensor:
-    if matches(group.name, group.module, patterns):
+    if matches(group.name, patterns):
         return group.base.new_zeros(group.base.shape).bool()
     return group.scores[key] > 0 if key else group.base.new_ones(group.base.shape).bool()
 

@@ -8,10 +8,24 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-CONFIG = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 64, "intermediate_size": 192,
-          "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 3000,
-          "rms_norm_eps": 1e-6, "tie_word_embeddings": True, "hidden_act": "silu", "max_position_embeddings": 64,
-          "rope_theta": 10000.0, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "bfloat16"}
+CONFIG = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 3000,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "hidden_act": "silu",
+    "max_position_embeddings": 64,
+    "rope_theta": 10000.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "torch_dtype": "bfloat16",
+}
 
 
 def shapes(config: dict) -> dict[str, tuple[int, ...]]:
@@ -25,8 +39,11 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
             found[f"{at}self_attn.{name}_proj.weight"] = (rows, hidden)
             found[f"{at}self_attn.{name}_proj.bias"] = (rows,)
         found[at + "self_attn.o_proj.weight"] = (hidden, hidden)
-        found |= {at + "mlp.gate_proj.weight": (inner, hidden), at + "mlp.up_proj.weight": (inner, hidden),
-                  at + "mlp.down_proj.weight": (hidden, inner)}
+        found |= {
+            at + "mlp.gate_proj.weight": (inner, hidden),
+            at + "mlp.up_proj.weight": (inner, hidden),
+            at + "mlp.down_proj.weight": (hidden, inner),
+        }
         found |= {at + "input_layernorm.weight": (hidden,), at + "post_attention_layernorm.weight": (hidden,)}
     found["model.norm.weight"] = (hidden,)
     if not config["tie_word_embeddings"]:
@@ -36,12 +53,16 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
 
 def weights(config: dict, seed: int = 0, dtype: torch.dtype = torch.bfloat16) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    return {name: (torch.randn(shape, generator=draw) * 0.05).to(dtype) for name, shape in shapes(config).items()}
+    return {
+        name: (torch.randn(shape, generator=draw) * 0.05).to(dtype) for name, shape in shapes(config).items()
+    }
 
 
-def tuned(base: dict[str, torch.Tensor], seed: int, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-    """An expert: the base plus small changes; a third of the embedding's rows and one whole tensor unchanged, so
-    that many differences are exactly zero, and bf16 makes many of the others equal."""
+def tuned(
+    base: dict[str, torch.Tensor], seed: int, dtype: torch.dtype | None = None
+) -> dict[str, torch.Tensor]:
+    """An expert: the base plus small changes; a third of the embedding's rows and one whole tensor unchanged,
+    so that many differences are exactly zero, and bf16 makes many of the others equal."""
     draw, found = torch.Generator().manual_seed(seed), {}
     for name, tensor in base.items():
         change = torch.randn(tensor.shape, generator=draw) * 0.004
@@ -53,8 +74,11 @@ def tuned(base: dict[str, torch.Tensor], seed: int, dtype: torch.dtype | None = 
     return found
 
 
-def write(folder: Path, tensors: dict[str, torch.Tensor], config: dict | None = CONFIG, shards: int = 1) -> Path:
-    """A model folder; with `shards` > 1 the tensors are dealt out in turn, so that shards hold mixed layers."""
+def write(
+    folder: Path, tensors: dict[str, torch.Tensor], config: dict | None = CONFIG, shards: int = 1
+) -> Path:
+    """A model folder; with `shards` > 1 the tensors are dealt out in turn, so that shards hold mixed
+    layers."""
     folder.mkdir(parents=True)
     if config is not None:
         (folder / "config.json").write_text(json.dumps(config))

@@ -70,14 +70,14 @@ class Buffers:
         if info.dtype == "F32":
             reader.read(info, offset * size, _bytes(out))
         else:
-            raw = self._raw[:n * size]
+            raw = self._raw[: n * size]
             reader.read(info, offset * size, _bytes(raw))
             out.copy_(raw.view(TORCH[info.dtype]))
         return out
 
     def stored(self, values: Tensor, dtype: str) -> memoryview:
         """The bytes of float32 `values` rounded to nearest even to the dtype with code `dtype`."""
-        raw = self._raw[:values.numel() * SIZES[dtype]]
+        raw = self._raw[: values.numel() * SIZES[dtype]]
         raw.view(TORCH[dtype]).copy_(values)
         return _bytes(raw)
 

@@ -9,13 +9,30 @@ from harness.checkpoint.read import EMBEDDING, FLOATS, HEAD, Checkpoint, TensorI
 from harness.errors import HarnessError
 
 # Same shapes with a different value of one of these are a different computation, or different text.
-CONFIG_KEYS = ("model_type", "hidden_act", "num_attention_heads", "num_key_value_heads", "head_dim", "rope_theta",
-               "rope_scaling", "rms_norm_eps", "layer_norm_eps", "sliding_window", "tie_word_embeddings",
-               "vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "dtype")
+CONFIG_KEYS = (
+    "model_type",
+    "hidden_act",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "rope_theta",
+    "rope_scaling",
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "sliding_window",
+    "tie_word_embeddings",
+    "vocab_size",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "dtype",
+)
 SHOWN = 5
 
 
-def check_fit(base: Checkpoint, experts: Mapping[str, Checkpoint], vocab: Literal["error"] = "error") -> list[str]:
+def check_fit(
+    base: Checkpoint, experts: Mapping[str, Checkpoint], vocab: Literal["error"] = "error"
+) -> list[str]:
     """Warnings about experts whose settings differ from the base's; [] when all agree.
 
     Raises `HarnessError` when names or shapes do not fit: up to five tensors with both shapes are listed.
@@ -23,7 +40,9 @@ def check_fit(base: Checkpoint, experts: Mapping[str, Checkpoint], vocab: Litera
     if vocab != "error":
         raise HarnessError(f"vocab rule `{vocab}` is unknown", "known: `error`")
     if not base.config:
-        raise HarnessError(f"no config.json in {base.path}", "the merged model takes its config from the base")
+        raise HarnessError(
+            f"no config.json in {base.path}", "the merged model takes its config from the base"
+        )
     warnings: list[str] = []
     for role, expert in experts.items():
         matched(base, expert, role)
@@ -48,16 +67,28 @@ def matched(base: Checkpoint, expert: Checkpoint, role: str) -> dict[str, Tensor
     if HEAD in held and HEAD not in wanted and _redundant(expert):
         del held[HEAD]
     missing = [f"`{name}` {list(info.shape)} is missing" for name, info in wanted.items() if name not in held]
-    extra = [f"`{name}` {list(info.shape)} is not in the base" for name, info in held.items() if name not in wanted]
-    unequal = [f"`{name}` {list(held[name].shape)} where the base has {list(info.shape)}"
-               for name, info in wanted.items() if name in held and held[name].shape != info.shape]
-    odd = [f"`{name}` is {held[name].dtype} where the base has {info.dtype}" for name, info in wanted.items()
-           if name in held and held[name].shape == info.shape and not _alike(held[name].dtype, info.dtype)]
+    extra = [
+        f"`{name}` {list(info.shape)} is not in the base" for name, info in held.items() if name not in wanted
+    ]
+    unequal = [
+        f"`{name}` {list(held[name].shape)} where the base has {list(info.shape)}"
+        for name, info in wanted.items()
+        if name in held and held[name].shape != info.shape
+    ]
+    odd = [
+        f"`{name}` is {held[name].dtype} where the base has {info.dtype}"
+        for name, info in wanted.items()
+        if name in held and held[name].shape == info.shape and not _alike(held[name].dtype, info.dtype)
+    ]
     problems = [*missing, *extra, *unequal, *odd]
     if problems:
         more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise HarnessError(f"expert `{role}` ({expert.label}) does not fit base {base.label}: "
-                           + "; ".join(problems[:SHOWN]) + more, _advice(missing, extra, unequal))
+        raise HarnessError(
+            f"expert `{role}` ({expert.label}) does not fit base {base.label}: "
+            + "; ".join(problems[:SHOWN])
+            + more,
+            _advice(missing, extra, unequal),
+        )
     return {name: held[name] for name in wanted}
 
 
@@ -96,8 +127,10 @@ def _differences(base: Checkpoint, expert: Checkpoint, role: str) -> list[str]:
     found = []
     for key in CONFIG_KEYS:
         if key in mine and key in theirs and mine[key] != theirs[key]:
-            found.append(f"expert `{role}` has {key} {theirs[key]!r}, the base {mine[key]!r}: "
-                         f"the merge keeps the base's")
+            found.append(
+                f"expert `{role}` has {key} {theirs[key]!r}, the base {mine[key]!r}: "
+                f"the merge keeps the base's"
+            )
     return found
 
 

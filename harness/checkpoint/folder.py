@@ -14,8 +14,15 @@ from harness.checkpoint.read import FLOATS, Checkpoint
 from harness.store import write_text
 
 
-def complete(folder: Path, base: Checkpoint, experts: Mapping[str, Checkpoint], donor: Path, dtypes: Iterable[str],
-             method: str, recipe: Mapping[str, Any]) -> list[str]:
+def complete(
+    folder: Path,
+    base: Checkpoint,
+    experts: Mapping[str, Checkpoint],
+    donor: Path,
+    dtypes: Iterable[str],
+    method: str,
+    recipe: Mapping[str, Any],
+) -> list[str]:
     """Add to the weights in `folder` everything that loading them takes; config.json comes last.
 
     The config (and the model's own code, if it has any) is the base's; tokenizer, chat template and
@@ -32,7 +39,9 @@ def complete(folder: Path, base: Checkpoint, experts: Mapping[str, Checkpoint], 
         for code in sorted(base.path.glob("*.py")):
             shutil.copyfile(code, folder / code.name)
     write_text(folder / "README.md", card(base, experts, method, recipe))
-    write_text(folder / "config.json", json.dumps(merged_config(base, dtypes), indent=2, ensure_ascii=False) + "\n")
+    write_text(
+        folder / "config.json", json.dumps(merged_config(base, dtypes), indent=2, ensure_ascii=False) + "\n"
+    )
     if not any(name.startswith(("tokenizer", "vocab", "spiece")) for name in names):
         return [f"{donor} has no tokenizer, so the merged model has none"]
     return []
@@ -54,13 +63,23 @@ def card(base: Checkpoint, experts: Mapping[str, Checkpoint], method: str, recip
 
     from harness import __version__
 
-    front = {"base_model": [base.label, *(expert.label for expert in experts.values())],
-             "base_model_relation": "merge", "library_name": "transformers", "tags": ["merge", "merge-harness", method]}
+    front = {
+        "base_model": [base.label, *(expert.label for expert in experts.values())],
+        "base_model_relation": "merge",
+        "library_name": "transformers",
+        "tags": ["merge", "merge-harness", method],
+    }
     inputs = "\n".join(f"| {role} | `{model.label}` |" for role, model in {"base": base, **experts}.items())
-    text = yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True) if recipe else f"method: {method}\n"
-    return (f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {base.label} merged by {method}\n\n"
-            f"Made with merge-harness {__version__}.\n\n| role | model |\n|---|---|\n{inputs}\n\n"
-            f"## Recipe\n\n```yaml\n{text}```\n")
+    text = (
+        yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True)
+        if recipe
+        else f"method: {method}\n"
+    )
+    return (
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {base.label} merged by {method}\n\n"
+        f"Made with merge-harness {__version__}.\n\n| role | model |\n|---|---|\n{inputs}\n\n"
+        f"## Recipe\n\n```yaml\n{text}```\n"
+    )
 
 
 def _plain(value: Any) -> Any:

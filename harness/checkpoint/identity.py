@@ -14,10 +14,25 @@ from typing import Any
 from harness.checkpoint.read import Checkpoint, TensorInfo
 from harness.store import digest, write_text
 
-CONFIG_BOOKKEEPING = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")  # say nothing of the weights
+CONFIG_BOOKKEEPING = (
+    "transformers_version",
+    "_name_or_path",
+    "torch_dtype",
+    "dtype",
+)  # say nothing of the weights
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja", "chat_template.json")
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 GENERATION_FILE = "generation_config.json"
 PIECE = 1 << 22  # bytes read at a time
 
@@ -31,7 +46,9 @@ def fingerprint(path: str | Path, cache: Path | None = None) -> str:
     """
     model = Checkpoint.open(path)
     known = _Cache(cache)
-    tensors = [entry for file in model.files for entry in known.get(file, lambda file=file: _tensors(model, file))]
+    tensors = [
+        entry for file in model.files for entry in known.get(file, lambda file=file: _tensors(model, file))
+    ]
     folder = model.path if model.path.is_dir() else model.path.parent
     beside = [folder / name for name in (*TOKENIZER_FILES, GENERATION_FILE)] if model.path.is_dir() else []
     texts = [[file.name, known.get(file, lambda file=file: _file(file))] for file in beside if file.is_file()]
@@ -45,7 +62,9 @@ def _tensors(model: Checkpoint, file: Path) -> list[list[Any]]:
     infos = [info for info in model.tensors.values() if info.file == file]
     with ThreadPoolExecutor(max_workers=min(8, len(os.sched_getaffinity(0)))) as pool:
         hashes = list(pool.map(_data, infos))
-    return [[info.name, info.dtype, list(info.shape), value] for info, value in zip(infos, hashes, strict=True)]
+    return [
+        [info.name, info.dtype, list(info.shape), value] for info, value in zip(infos, hashes, strict=True)
+    ]
 
 
 def _data(info: TensorInfo) -> str:
@@ -62,7 +81,7 @@ def _file(file: Path) -> str:
 def _sha256(stream: Any, left: int) -> str:
     found, buffer = hashlib.sha256(), memoryview(bytearray(min(PIECE, max(left, 1))))
     while left:
-        n = stream.readinto(buffer[:min(left, len(buffer))])
+        n = stream.readinto(buffer[: min(left, len(buffer))])
         if not n:
             raise EOFError(f"{stream.name} became shorter while it was read")
         found.update(buffer[:n])

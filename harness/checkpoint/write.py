@@ -38,7 +38,9 @@ def plan(folder: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], shard
     `model-00001-of-00003.safetensors`.
     """
     if shard_bytes < 1:
-        raise HarnessError(f"the shard size is {shard_bytes} bytes", "give a positive number, such as 5000000000")
+        raise HarnessError(
+            f"the shard size is {shard_bytes} bytes", "give a positive number, such as 5000000000"
+        )
     shards: list[list[str]] = [[]]
     room = shard_bytes
     for name, (dtype, shape) in tensors.items():
@@ -50,7 +52,9 @@ def plan(folder: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], shard
         room -= n
     placed, headers, sizes = {}, {}, {}
     for i, names in enumerate(shards, 1):
-        file = folder / ("model.safetensors" if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors")
+        file = folder / (
+            "model.safetensors" if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
+        )
         names = sorted(names, key=lambda name: -SIZES[tensors[name][0]])  # wider types first keep all aligned
         headers[file], infos = _header(file, {name: tensors[name] for name in names})
         placed |= infos
@@ -58,7 +62,9 @@ def plan(folder: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]], shard
     return Layout({name: placed[name] for name in tensors}, headers, sizes)
 
 
-def _header(file: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, TensorInfo]]:
+def _header(
+    file: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> tuple[bytes, dict[str, TensorInfo]]:
     entries, at = {}, 0
     for name, (dtype, shape) in tensors.items():
         n = math.prod(shape) * SIZES[dtype]
@@ -67,8 +73,17 @@ def _header(file: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> t
     text = json.dumps({"__metadata__": {"format": "pt"}, **entries}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     head = len(text).to_bytes(8, "little") + text
-    infos = {name: TensorInfo(name, spec["dtype"], tuple(spec["shape"]), file, len(head) + spec["data_offsets"][0],
-                              spec["data_offsets"][1] - spec["data_offsets"][0]) for name, spec in entries.items()}
+    infos = {
+        name: TensorInfo(
+            name,
+            spec["dtype"],
+            tuple(spec["shape"]),
+            file,
+            len(head) + spec["data_offsets"][0],
+            spec["data_offsets"][1] - spec["data_offsets"][0],
+        )
+        for name, spec in entries.items()
+    }
     return head, infos
 
 
@@ -89,8 +104,10 @@ def check_space(folder: Path, nbytes: int) -> None:
     stat = os.statvfs(where)
     free = stat.f_bavail * stat.f_frsize
     if nbytes + SLACK > free:
-        raise HarnessError(f"{folder} needs {nbytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free",
-                           "free some space, choose another folder, or merge fewer rows at once")
+        raise HarnessError(
+            f"{folder} needs {nbytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free",
+            "free some space, choose another folder, or merge fewer rows at once",
+        )
 
 
 class Files:

@@ -28,8 +28,8 @@ class InputError(HarnessError):
 
 @dataclass(frozen=True)
 class Unit:
-    """Elements `offset` to `offset + length` of a tensor. `index` counts the blocks of the model in order; it is
-    -1 for a stretch that is only a sample."""
+    """Elements `offset` to `offset + length` of a tensor. `index` counts the blocks of the model in order; it
+    is -1 for a stretch that is only a sample."""
 
     info: TensorInfo
     offset: int
@@ -56,7 +56,7 @@ def units_of(tensors: Mapping[str, TensorInfo], block: int) -> list[Unit]:
 def place_of(name: str) -> tuple[int | None, str]:
     """(decoder layer, module) of a tensor: `model.layers.3.mlp.up_proj.weight` is (3, `mlp.up_proj`)."""
     found = LAYER.search(name)
-    module = name[found.end():] if found else re.sub(r"^(model|transformer|language_model)\.", "", name)
+    module = name[found.end() :] if found else re.sub(r"^(model|transformer|language_model)\.", "", name)
     module = re.sub(r"\.(weight|bias)$", "", module)
     return (int(found[1]) if found else None), EMBEDDINGS.get(module, module)
 
@@ -88,8 +88,10 @@ class Sources:
             count += n - int(torch.isfinite(buffers.load(self.reader, info, offset, n, 0)).sum())
         kind, role = source
         who = {"base": "the base", "expert": f"expert `{role}`"}.get(kind, f"statistic {kind}")
-        return InputError(f"{who} has {count} NaN or infinite values of {info.numel} in `{unit.name}` ({info.file})",
-                          "use an intact checkpoint, or allow non-finite values explicitly")
+        return InputError(
+            f"{who} has {count} NaN or infinite values of {info.numel} in `{unit.name}` ({info.file})",
+            "use an intact checkpoint, or allow non-finite values explicitly",
+        )
 
 
 class Lazy(Mapping[str, Tensor]):
@@ -113,7 +115,9 @@ class Lazy(Mapping[str, Tensor]):
 class Block(TensorGroup):
     """The group of one unit, for all jobs in turn: `view` sets what differs between them."""
 
-    def __init__(self, unit: Unit, depth: int, sources: Sources, buffers: Buffers, roles: tuple[str, ...]) -> None:
+    def __init__(
+        self, unit: Unit, depth: int, sources: Sources, buffers: Buffers, roles: tuple[str, ...]
+    ) -> None:
         self.unit, self.depth, self.seed = unit, depth, 0
         self.name, self.module, self.layer = unit.name, unit.module, unit.layer
         self.shape, self.offset, self.length = unit.info.shape, unit.offset, unit.length
@@ -177,5 +181,7 @@ class Block(TensorGroup):
 def mergeable(info: TensorInfo) -> bool:
     """Whether a tensor holds weights; whole numbers (position ids) are copied from the base instead."""
     if info.dtype.startswith("F8") or info.dtype == "F64":
-        raise HarnessError(f"`{info.name}` is stored as {info.dtype}", "convert it: " + ", ".join(FLOATS.values()))
+        raise HarnessError(
+            f"`{info.name}` is stored as {info.dtype}", "convert it: " + ", ".join(FLOATS.values())
+        )
     return info.dtype in FLOATS

@@ -1,4 +1,5 @@
-"""Answers `Cut` requests: samples, counts and masks, over the blocks that the engine hands in. Imports torch."""
+"""Answers `Cut` requests: samples, counts and masks, over the blocks that the engine hands in. Imports
+torch."""
 
 from __future__ import annotations
 
@@ -14,8 +15,7 @@ from harness.merge.block import Block, Unit
 from harness.merge.ranking import Kept, Ranking, check_cut, stretches
 from harness.method import Cut, TensorGroup
 
-Stretch = tuple[Unit, float]  # a sampled unit and the number of elements that each of its elements stands for
-GLOBAL_SAMPLE = (8192, 256)  # stretches over the model, elements of each
+GLOBAL_SAMPLE = (4096, 256)  # stretches over the model, elements of each
 TENSOR_SAMPLE = (64, 1024)
 
 
@@ -28,8 +28,10 @@ class Ranker:
         parts: dict[str, list[Unit]] = {}
         for unit in units:
             parts.setdefault("" if cut.scope == "global" else unit.name, []).append(unit)
-        self.rankings = {part: Ranking(cut, own[0].index, len(own), sum(unit.length for unit in own))
-                         for part, own in parts.items()}
+        self.rankings = {
+            part: Ranking(cut, own[0].index, len(own), sum(unit.length for unit in own))
+            for part, own in parts.items()
+        }
         self._left = {part: len(own) for part, own in parts.items()}
         self._lengths = dict(self._left)
         self.kept: dict[str, Kept] = {}
@@ -41,7 +43,7 @@ class Ranker:
         """Whether the block is still to be counted."""
         return self.part(unit) not in self.kept
 
-    def stretches(self, trial: int) -> Iterator[Stretch]:
+    def stretches(self, trial: int) -> Iterator[Unit]:
         """What to sample for the rankings that need a bracket, other places at every trial."""
         pieces, length = GLOBAL_SAMPLE if self.cut.scope == "global" else TENSOR_SAMPLE
         rng = random.Random(trial)
@@ -52,12 +54,11 @@ class Ranker:
                 continue
             seen.add(unit.name)
             every = max(self.rankings[part].numel // pieces, length)
-            for offset, n, weight in stretches(info.numel, every, length, rng):
-                yield Unit(info, offset, n, -1, unit.layer, unit.module), weight
+            for offset, n in stretches(info.numel, every, length, rng):
+                yield Unit(info, offset, n, -1, unit.layer, unit.module)
 
-    def sample(self, stretch: Stretch, values: np.ndarray) -> None:
-        unit, weight = stretch
-        self.rankings[self.part(unit)].sample(values[~np.isnan(values)], weight)
+    def sample(self, unit: Unit, values: np.ndarray) -> None:
+        self.rankings[self.part(unit)].sample(values)
 
     def bracket(self) -> None:
         for part, ranking in self.rankings.items():
@@ -66,7 +67,9 @@ class Ranker:
 
     def count(self, unit: Unit, values: np.ndarray) -> Any:
         """What a block holds; `add`, under a lock, takes it in."""
-        eligible = len(values) if self.cut.where is None else len(values) - int(np.count_nonzero(np.isnan(values)))
+        eligible = (
+            len(values) if self.cut.where is None else len(values) - int(np.count_nonzero(np.isnan(values)))
+        )
         return self.rankings[self.part(unit)].count(unit.index, values, eligible)
 
     def add(self, unit: Unit, counted: Any) -> None:
@@ -93,8 +96,10 @@ def values_of(cut: Cut, group: Block) -> np.ndarray:
     """The ranked values of a block, float32, NaN where `where` says no."""
     values = cut.values(group)
     if values.shape != (group.length,):
-        raise HarnessError(f"`Cut` got values of shape {list(values.shape)} for a block of {group.length} elements",
-                           "return one number per element")
+        raise HarnessError(
+            f"`Cut` got values of shape {list(values.shape)} for a block of {group.length} elements",
+            "return one number per element",
+        )
     values = values.float()
     if values.sum().isnan() and bool(values.isnan().any()):
         raise HarnessError(f"`Cut` got values that are not numbers in `{group.name}`", "return numbers only")
@@ -125,7 +130,7 @@ class Threshold:
             ties = values == at
             if cut.where is not None:
                 ties &= cut.where(group)
-            mask[ties.nonzero().squeeze(1)[:kept.quota]] = True
+            mask[ties.nonzero().squeeze(1)[: kept.quota]] = True
         return mask if cut.where is None else mask & cut.where(group)
 
     def value(self, group: TensorGroup) -> float:

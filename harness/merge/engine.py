@@ -26,8 +26,17 @@ from harness.merge.workers import Workers, available
 from harness.method import CHUNK, Layout
 
 
-def run(inputs: Any, jobs: Sequence[Any], *, threads: int | None, block: int, progress: Any, shard_bytes: int,
-        allow_nonfinite: bool, on_error: str) -> list[dict[str, Any]]:
+def run(
+    inputs: Any,
+    jobs: Sequence[Any],
+    *,
+    threads: int | None,
+    block: int,
+    progress: Any,
+    shard_bytes: int,
+    allow_nonfinite: bool,
+    on_error: str,
+) -> list[dict[str, Any]]:
     """See `harness.merge.merge`."""
     if block < CHUNK or block % CHUNK:
         raise HarnessError(f"the block size is {block}", f"give a multiple of {CHUNK}")
@@ -88,14 +97,24 @@ def _build(one: Run, inputs: Any, progress: Callable[[str, int, int], None]) -> 
 
         begun = time.perf_counter()
         facts = one.job.method.build(SimpleNamespace(inputs=inputs, job=one.job, progress=progress))
-        one.record = {"seconds": {"build": time.perf_counter() - begun}, "peak_mib": peak_mib(), **(facts or {})}
+        one.record = {
+            "seconds": {"build": time.perf_counter() - begun},
+            "peak_mib": peak_mib(),
+            **(facts or {}),
+        }
 
 
 class Engine:
     """The passes over the inputs that all streaming jobs of a merge share."""
 
-    def __init__(self, inputs: Any, runs: list[Run], workers: Workers, progress: Callable[[str, int, int], None],
-                 allow_nonfinite: bool) -> None:
+    def __init__(
+        self,
+        inputs: Any,
+        runs: list[Run],
+        workers: Workers,
+        progress: Callable[[str, int, int], None],
+        allow_nonfinite: bool,
+    ) -> None:
         self.inputs, self.runs, self.workers, self.progress = inputs, runs, workers, progress
         self.seconds: dict[str, float] = {}
         self.passes = 0
@@ -148,7 +167,9 @@ class Engine:
     def _prepare(self) -> None:
         for one in self.runs:
             with one.guarded():
-                one.preparation = Preparation(one.job.method, Layout(self.roles, tuple(self.weights), one.job.seed))
+                one.preparation = Preparation(
+                    one.job.method, Layout(self.roles, tuple(self.weights), one.job.seed)
+                )
         while waiting := [one for one in self._alive() if one.preparation.waiting is not None]:
             asked = Round(waiting, self.units, self._group, self.workers)
             asked.answer(lambda done, total: self.progress("prepare", done, total))
@@ -182,17 +203,25 @@ class Engine:
         try:
             merged = one.job.method.merge(group.view(one.job.seed, one.job.scores), one.preparation.state)
             if not isinstance(merged, torch.Tensor) or merged.shape != (group.length,):
-                what = f"shape {list(merged.shape)}" if isinstance(merged, torch.Tensor) else type(merged).__name__
-                raise HarnessError(f"{one.name} returned {what} for a block of {group.length} elements of `{group.name}`",
-                                   "return the merged block, a 1-D tensor")
+                what = (
+                    f"shape {list(merged.shape)}"
+                    if isinstance(merged, torch.Tensor)
+                    else type(merged).__name__
+                )
+                raise HarnessError(
+                    f"{one.name} returned {what} for a block of {group.length} elements of `{group.name}`",
+                    "return the merged block, a 1-D tensor",
+                )
         except InputError:
             raise
         except Exception as error:
             one.error = error
             return
         if group.written_into():
-            raise InPlaceError(f"{one.name} changes its input in place in `{group.name}`",
-                               "work on copies: the blocks are shared by all methods")
+            raise InPlaceError(
+                f"{one.name} changes its input in place in `{group.name}`",
+                "work on copies: the blocks are shared by all methods",
+            )
         self._store(one, group, merged)
         if one.error is not None:
             return
@@ -207,8 +236,10 @@ class Engine:
         """Round a block once to the stored dtype and put it in its place."""
         code, _ = one.output.tensors[group.name]
         if not self.sources.allow_nonfinite and (bad := _unstorable(merged, code)):
-            one.error = HarnessError(f"{one.name} made {bad} values in `{group.name}` that {FLOATS[code]} cannot hold",
-                                     "check its parameters, or store a wider dtype")
+            one.error = HarnessError(
+                f"{one.name} made {bad} values in `{group.name}` that {FLOATS[code]} cannot hold",
+                "check its parameters, or store a wider dtype",
+            )
             return
         one.output.write(group.name, group.offset * SIZES[code], self.workers.buffers.stored(merged, code))
 
@@ -223,19 +254,29 @@ class Engine:
                     one.output.written(name)
 
     def _statistic(self, key: str, scores: Checkpoint) -> dict[str, TensorInfo]:
-        """The statistic's tensors for the model's weights. Raises `HarnessError` when one is missing or unlike."""
+        """The statistic's tensors for the model's weights. Raises `HarnessError` when one is missing or
+        unlike."""
         for name, info in self.weights.items():
             found = scores.tensors.get(name)
             if found is None or found.shape != info.shape or found.dtype not in FLOATS:
                 held = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
-                raise HarnessError(f"statistic `{key}` ({scores.path}) has {held} for `{name}` {list(info.shape)}",
-                                   "compute it again for these models")
+                raise HarnessError(
+                    f"statistic `{key}` ({scores.path}) has {held} for `{name}` {list(info.shape)}",
+                    "compute it again for these models",
+                )
         return scores.tensors
 
     def _record(self, one: Run, warnings: list[str]) -> dict[str, Any]:
-        return {"seconds": dict(self.seconds), "method_seconds": round(one.method_seconds, 4), "peak_mib": peak_mib(),
-                "bytes_read": self.sources.reader.nbytes, "bytes_written": one.output.layout.nbytes,
-                "passes": self.passes, "resumed": one.resumed, "warnings": warnings}
+        return {
+            "seconds": dict(self.seconds),
+            "method_seconds": round(one.method_seconds, 4),
+            "peak_mib": peak_mib(),
+            "bytes_read": self.sources.reader.nbytes,
+            "bytes_written": one.output.layout.nbytes,
+            "passes": self.passes,
+            "resumed": one.resumed,
+            "warnings": warnings,
+        }
 
 
 def _unstorable(values: torch.Tensor, code: str) -> int:

@@ -12,10 +12,11 @@ LARGEST = 32 << 20  # bytes; glibc's own upper limit of the moving threshold
 
 @contextlib.contextmanager
 def kept_pages() -> Iterator[None]:
-    """Temporaries of a few MB do not go back to the kernel at every free: page faults were half of a merge's time.
+    """Temporaries of a few MB do not go back to the kernel at every free: page faults were half of a merge's
+    time.
 
-    The thresholds end where glibc's own adjustment would have taken them; the memory is given back at the end.
-    """
+    The thresholds end where glibc's own adjustment would have taken them; the memory is given back at the
+    end."""
     libc = ctypes.CDLL(None)
     glibc = hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")
     if glibc:

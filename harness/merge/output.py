@@ -1,9 +1,8 @@
 """One output: a private folder beside the wanted one, that takes its name when everything is in it.
 
-A journal names the tensors that are written, so a killed merge goes on at the first missing one. What a merge is
-made of is hashed into a key; work under another key is thrown away. Finished weights are not flushed to
-the disk: they survive the death of any process, not a power failure (after a reboot nothing is resumed).
-"""
+A journal names the tensors that are written, so a killed merge goes on at the first missing one. What a merge
+is made of is hashed into a key; work under another key is thrown away. Finished weights are not flushed to
+the disk: they survive the death of any process, not a power failure (after a reboot nothing is resumed)."""
 
 from __future__ import annotations
 
@@ -30,14 +29,17 @@ CODES = {name: code for code, name in FLOATS.items()}
 
 
 class Output:
-    """The files of one job. `open` makes or resumes them, `write` and `written` fill them, `finish` completes them."""
+    """The files of one job. `open` makes or resumes them, `write` and `written` fill them, `finish` completes
+    them."""
 
     def __init__(self, inputs: Any, job: Any, shard_bytes: int) -> None:
         self.inputs, self.job = inputs, job
         self.to = Path(job.to)
         self.part = self.to.with_name(f".{self.to.name}.part")
-        self.tensors = {name: (_stored_dtype(info, job.dtype), info.shape)
-                        for name, info in fit.outputs(inputs.base).items()}
+        self.tensors = {
+            name: (_stored_dtype(info, job.dtype), info.shape)
+            for name, info in fit.outputs(inputs.base).items()
+        }
         self.layout = write.plan(self.part, self.tensors, shard_bytes)
         self.files = write.Files(self.layout)
         self.key = _key(inputs, job, self.tensors, shard_bytes)
@@ -47,15 +49,19 @@ class Output:
 
     @property
     def finished(self) -> dict[str, Any] | None:
-        """The record of an earlier merge of exactly this; None if there is none. Refuses other content of `to`."""
+        """The record of an earlier merge of exactly this; None if there is none. Refuses other content of
+        `to`."""
         if not self.to.exists() or (self.to.is_dir() and not any(self.to.iterdir())):
             return None
         mark = _read_json(self.to / MARK)
-        if mark.get("key") == self.key and all((self.to / file.name).is_file() for file in self.layout.headers):
+        if mark.get("key") == self.key and all(
+            (self.to / file.name).is_file() for file in self.layout.headers
+        ):
             return mark["record"]
         if not self.job.replace:
-            raise HarnessError(f"{self.to} already holds something else",
-                               "choose another folder, or delete this one first")
+            raise HarnessError(
+                f"{self.to} already holds something else", "choose another folder, or delete this one first"
+            )
         return None
 
     @property
@@ -73,7 +79,9 @@ class Output:
                 raise HarnessError(f"another process is writing {self.to}", "wait for it to end") from None
             if self._resumable():
                 self.done = self._journalled()
-                write_text(self.part / ".journal", "".join(json.dumps(name) + "\n" for name in sorted(self.done)))
+                write_text(
+                    self.part / ".journal", "".join(json.dumps(name) + "\n" for name in sorted(self.done))
+                )
             else:
                 self._start()
             self.files.open()
@@ -97,8 +105,15 @@ class Output:
             if index := write.index(self.layout):
                 write_text(self.part / "model.safetensors.index.json", index)
             dtypes = [dtype for dtype, _ in self.tensors.values()]
-            warnings = folder.complete(self.part, self.inputs.base, self.inputs.experts, Path(self.inputs.donor), dtypes,
-                                       method, self.job.recipe)
+            warnings = folder.complete(
+                self.part,
+                self.inputs.base,
+                self.inputs.experts,
+                Path(self.inputs.donor),
+                dtypes,
+                method,
+                self.job.recipe,
+            )
             record = {**record, "warnings": [*record["warnings"], *warnings]}
             write_text(self.part / MARK, json.dumps({"key": self.key, "record": record}, indent=1) + "\n")
             self.close()
@@ -146,7 +161,9 @@ class Output:
 
 def _stored_dtype(info: TensorInfo, dtype: str | None) -> str:
     if dtype is not None and dtype not in CODES:
-        raise HarnessError(f"the output dtype is `{dtype}`", "one of " + ", ".join(f"`{name}`" for name in CODES))
+        raise HarnessError(
+            f"the output dtype is `{dtype}`", "one of " + ", ".join(f"`{name}`" for name in CODES)
+        )
     return info.dtype if dtype is None or info.dtype not in FLOATS else CODES[dtype]
 
 
@@ -158,11 +175,25 @@ def _key(inputs: Any, job: Any, tensors: Mapping[str, tuple], shard_bytes: int) 
         code = hashlib.sha256(Path(inspect.getfile(method)).read_bytes()).hexdigest()
     except (OSError, TypeError):  # a class made at a prompt has no file: nothing to resume against
         code = os.urandom(8).hex()
-    models = {"base": inputs.base, **{f"expert {role}": model for role, model in inputs.experts.items()},
-              **{f"score {key}": model for key, model in job.scores.items()}}
-    return digest({"models": {name: _stat(model) for name, model in models.items()}, "roles": list(inputs.experts),
-                   "donor": str(inputs.donor), "method": method.method_name, "parameters": parameters, "code": code,
-                   "seed": job.seed, "tensors": tensors, "shard_bytes": shard_bytes, "harness": __version__})
+    models = {
+        "base": inputs.base,
+        **{f"expert {role}": model for role, model in inputs.experts.items()},
+        **{f"score {key}": model for key, model in job.scores.items()},
+    }
+    return digest(
+        {
+            "models": {name: _stat(model) for name, model in models.items()},
+            "roles": list(inputs.experts),
+            "donor": str(inputs.donor),
+            "method": method.method_name,
+            "parameters": parameters,
+            "code": code,
+            "seed": job.seed,
+            "tensors": tensors,
+            "shard_bytes": shard_bytes,
+            "harness": __version__,
+        }
+    )
 
 
 def _stat(model: Checkpoint) -> list[list[Any]]:

@@ -1,10 +1,9 @@
 """The exact k-th value of a population that is only ever seen block by block. Imports numpy, not torch.
 
-A sample brackets the k-th value: [low, high]. One pass counts what lies below, at and above the two ends, and keeps
-the (few) values strictly inside with their counts by block. So the k-th value is exact, its ties
-are known by block, and memory is the bracket's share of the elements. If the k-th value lies outside the bracket, it
-is counted again with a wider one: the result never depends on the sample, only the time does.
-"""
+A sample brackets the k-th value: [low, high]. One pass counts what lies below, at and above the two ends, and
+keeps the (few) values strictly inside with their counts by block. So the k-th value is exact, its ties are
+known by block, and memory is the bracket's share of the elements. If the k-th value lies outside the bracket,
+it is counted again with a wider one: the result never depends on the sample, only the time does."""
 
 from __future__ import annotations
 
@@ -24,8 +23,8 @@ MARGIN = 6.0  # standard errors on either side
 
 @dataclass(frozen=True)
 class Kept:
-    """What a cut keeps: all beyond `threshold`, and of the values equal to it all in blocks before `block` (an index
-    in order), the first `quota` in `block`, none after."""
+    """What a cut keeps: all beyond `threshold`, and of the values equal to it all in blocks before `block`
+    (an index in order), the first `quota` in `block`, none after."""
 
     threshold: float
     number: int
@@ -33,13 +32,14 @@ class Kept:
     quota: int
 
 
-def stretches(numel: int, every: int, length: int, rng: random.Random) -> list[tuple[int, int, float]]:
-    """(offset, length, elements it stands for) of one stretch at a random place of every `every` elements."""
+def stretches(numel: int, every: int, length: int, rng: random.Random) -> list[tuple[int, int]]:
+    """(offset, length) of one stretch at a random place of every `every` elements; the last one, and that of
+    a smaller tensor, is shorter in proportion, so that every sampled element stands for equally many."""
     found = []
     for start in range(0, numel, every):
         span = min(every, numel - start)
-        n = min(length, span)
-        found.append((start + rng.randrange((span - n) // 8 + 1) * 8, n, span / n))
+        n = max(1, length * span // every)
+        found.append((start + rng.randrange((span - n) // 8 + 1) * 8, n))
     return found
 
 
@@ -50,7 +50,8 @@ class Ranking:
         self.cut, self.first, self.number, self.numel = cut, first, number, numel
         self.low, self.high = -np.inf, np.inf
         self._margin = MARGIN
-        self._samples: list[tuple[np.ndarray, float]] = []
+        self._samples: list[np.ndarray] = []
+        self._sampled = 1
         self.restart()
 
     def restart(self) -> None:
@@ -63,45 +64,30 @@ class Ranking:
     def few(self) -> bool:
         return self.numel <= (FEW if self.cut.scope == "global" else FEW_IN_TENSOR)
 
-    def sample(self, values: np.ndarray, weight: float) -> None:
-        """The eligible values of one stretch, in a fixed order of stretches; each stands for `weight` elements."""
-        self._samples.append((values, weight))
+    def sample(self, values: np.ndarray) -> None:
+        """The values of one stretch, NaN where not eligible; the stretches come in a fixed order."""
+        self._sampled += len(values)
+        self._samples.append(values[~np.isnan(values)])
 
     def bracket(self) -> None:
         """Set [low, high] from the sample, so that the k-th value is inside almost certainly."""
-        samples, self._samples = self._samples, []
-        total = sum(len(values) for values, _ in samples)
-        if total == 0:
+        samples, self._samples = [values for values in self._samples if len(values)], []
+        sampled, self._sampled = self._sampled, 1
+        if not samples:
             return
-        values = np.concatenate([values for values, _ in samples])
-        weights = np.repeat([weight for _, weight in samples], [len(values) for values, _ in samples])
-        groups = np.repeat(np.arange(len(samples)) % GROUPS, [len(values) for values, _ in samples])
-        order = np.argsort(values)
-        values, weights, groups = values[order], weights[order], groups[order]
-        rank = np.cumsum(weights)
-        share = 1.0 - self.cut.keep if self.cut.end == "highest" else self.cut.keep
-        if self.cut.at_least and self.cut.keep * rank[-1] < self.cut.at_least:
-            share = self.cut.at_least / rank[-1]
-            share = 1.0 - share if self.cut.end == "highest" else share
-        at = min(int(np.searchsorted(rank, share * rank[-1])), total - 1)
-        error = self._margin * self._error(values <= values[at], weights, groups, share, total) + 16 / total
+        drawn = np.concatenate(samples)
+        values, n = np.sort(drawn), len(drawn)
+        eligible = max(round(self.numel * n / sampled), 1)
+        share = self.cut.count(eligible) / eligible
+        share = 1 - share if self.cut.end == "highest" else share
+        under = drawn <= values[min(int(share * n), n - 1)]
+        lengths = np.array([len(values) for values in samples])
+        below = np.add.reduceat(under, np.cumsum(lengths) - lengths, dtype=np.int64)
+        error = self._margin * _error(below, lengths, share) + 16 / n
         self._margin *= 4
-        self.low = self._quantile(values, rank, share - error)
-        self.high = self._quantile(values, rank, share + error)
-
-    @staticmethod
-    def _error(under: np.ndarray, weights: np.ndarray, groups: np.ndarray, share: float, total: int) -> float:
-        """Standard error of the share of elements under a value: between groups, and of single draws."""
-        full = np.bincount(groups, weights, GROUPS)
-        part = np.bincount(groups, weights * under, GROUPS)[full > 0] / full[full > 0]
-        between = part.std(ddof=1) / len(part) ** 0.5 if len(part) > 1 else 1.0
-        return float(between + (max(share * (1 - share), 0.0) / total) ** 0.5)
-
-    @staticmethod
-    def _quantile(values: np.ndarray, rank: np.ndarray, share: float) -> float:
-        if not 0 < share < 1:
-            return -np.inf if share <= 0 else np.inf
-        return float(values[min(int(np.searchsorted(rank, share * rank[-1])), len(values) - 1)])
+        low, high = int((share - error) * n), int((share + error) * n) + 1
+        self.low = float(values[low]) if low > 0 else -np.inf
+        self.high = float(values[high]) if high < n else np.inf
 
     def count(self, index: int, values: np.ndarray, eligible: int) -> tuple:
         """What one block holds. `values` are float32, NaN where not eligible. Pure: `add` takes it in."""
@@ -123,7 +109,7 @@ class Ranking:
     def resolve(self) -> Kept | None:
         """The cut; None when the bracket missed it."""
         cut, n = self.cut, self.eligible
-        k = min(max(int(cut.keep * n), cut.at_least), n)
+        k = cut.count(n)
         highest = cut.end == "highest"
         if k <= 0:
             return Kept(np.inf if highest else -np.inf, 0, -1, 0)
@@ -141,7 +127,8 @@ class Ranking:
         return Kept(threshold, k, self.first + at, int(quota - before[at] + ties[at]))
 
     def _ranked(self, rank: int) -> tuple[float, int, np.ndarray] | None:
-        """(value, how many are smaller, its ties by block) of the element with this 0-based ascending rank."""
+        """(value, how many are smaller, its ties by block) of the element with this 0-based ascending
+        rank."""
         less, n_low = self._below, int(self._at_low.sum())
         if rank < less:
             return None
@@ -170,10 +157,23 @@ class Ranking:
         return ties
 
 
+def _error(below: np.ndarray, lengths: np.ndarray, share: float) -> float:
+    """Standard error of the share of elements below a value, as the spread between groups of stretches shows
+    it (neighbours are alike: rows of an embedding, say), and at least that of single draws."""
+    groups = np.arange(len(below)) % GROUPS
+    part = np.bincount(groups, below) / np.bincount(groups, lengths)
+    between = float(part.std(ddof=1)) / len(part) ** 0.5 if len(part) > 1 else 1.0
+    return max(between, (max(share * (1 - share), 0.0) / int(lengths.sum())) ** 0.5)
+
+
 def check_cut(cut: Cut) -> None:
     """Raise `HarnessError` for a request outside the contract."""
     if not 0 <= cut.keep <= 1:
         raise HarnessError(f"`Cut` has keep {cut.keep!r}", "a share between 0 and 1")
-    for name, known in (("end", ("highest", "lowest")), ("scope", ("global", "tensor")), ("ties", ("exact", "all"))):
+    for name, known in (
+        ("end", ("highest", "lowest")),
+        ("scope", ("global", "tensor")),
+        ("ties", ("exact", "all")),
+    ):
         if getattr(cut, name) not in known:
             raise HarnessError(f"`Cut` has {name} {getattr(cut, name)!r}", "one of " + ", ".join(known))

@@ -16,12 +16,14 @@ EMPTY = {"sum": 0.0, "max": -math.inf, "min": math.inf}
 
 
 class Reducer:
-    """Collects one request's partial results by block. A sum is float64 over every chunk of 65 536 elements; the
-    chunks' sums are added exactly and rounded once, so no order and no grouping can show."""
+    """Collects one request's partial results by block. A sum is float64 over every chunk of 65 536 elements;
+    the chunks' sums are added exactly and rounded once, so no order and no grouping can show."""
 
     def __init__(self, request: Reduce, units: list[Unit]) -> None:
         if request.op not in EMPTY:
-            raise HarnessError(f"`Reduce` has op `{request.op}`", "one of " + ", ".join(f"`{op}`" for op in EMPTY))
+            raise HarnessError(
+                f"`Reduce` has op `{request.op}`", "one of " + ", ".join(f"`{op}`" for op in EMPTY)
+            )
         self.request, self.units = request, units
         self.partials: dict[int, np.ndarray] = {}  # unit index -> [m, chunks]
         self._flat = True
@@ -29,12 +31,15 @@ class Reducer:
     def take(self, group: Block, values: Tensor) -> None:
         """The values of one block, shape [block] or [m, block]."""
         if values.shape[-1] != group.length or values.ndim not in (1, 2):
-            raise HarnessError(f"`Reduce` got values of shape {list(values.shape)} for a block of {group.length}",
-                               "return one number per element, or [m, block] for m quantities")
+            raise HarnessError(
+                f"`Reduce` got values of shape {list(values.shape)} for a block of {group.length}",
+                "return one number per element, or [m, block] for m quantities",
+            )
         self._flat = values.ndim == 1
         rows = values.reshape(-1, group.length)
-        self.partials[group.unit.index] = np.array([[self._chunk(row[at:at + CHUNK])
-                                                     for at in range(0, group.length, CHUNK)] for row in rows])
+        self.partials[group.unit.index] = np.array(
+            [[self._chunk(row[at : at + CHUNK]) for at in range(0, group.length, CHUNK)] for row in rows]
+        )
 
     def _chunk(self, values: Tensor) -> float:
         if self.request.op == "sum":
@@ -47,8 +52,11 @@ class Reducer:
         for unit in self.units:
             parts.setdefault("" if everything else unit.name, []).append(self.partials[unit.index])
         self.partials = {}
-        return Reduced({name: self._combined(np.concatenate(found, axis=1)) for name, found in parts.items()},
-                       everything, EMPTY[self.request.op])
+        return Reduced(
+            {name: self._combined(np.concatenate(found, axis=1)) for name, found in parts.items()},
+            everything,
+            EMPTY[self.request.op],
+        )
 
     def _combined(self, partials: np.ndarray) -> Tensor:
         if self.request.op == "sum":

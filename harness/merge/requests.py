@@ -1,4 +1,5 @@
-"""What methods ask for in `prepare`: generators driven in rounds, equal requests answered once. Torch-free."""
+"""What methods ask for in `prepare`: generators driven in rounds, equal requests answered once.
+Torch-free."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ Request = Cut | Reduce
 
 
 class Preparation:
-    """The `prepare` of one method: `waiting` is what it asked for last (None once it is done), `state` its result."""
+    """The `prepare` of one method: `waiting` is what it asked for last (None once it is done), `state` its
+    result."""
 
     def __init__(self, method: Any, layout: Layout) -> None:
         self.state: Any = None
@@ -50,8 +52,10 @@ def requests_in(asked: Any) -> Iterator[Request]:
         for item in asked:
             yield from requests_in(item)
     else:
-        raise HarnessError(f"`prepare` yielded a {type(asked).__name__}",
-                           "yield a `Cut`, a `Reduce`, or a list, tuple or dict of them")
+        raise HarnessError(
+            f"`prepare` yielded a {type(asked).__name__}",
+            "yield a `Cut`, a `Reduce`, or a list, tuple or dict of them",
+        )
 
 
 def replaced(asked: Any, answer: Callable[[Request], Any]) -> Any:
@@ -65,8 +69,15 @@ def replaced(asked: Any, answer: Callable[[Request], Any]) -> Any:
 
 def signature(request: Request) -> tuple[Any, ...]:
     """Equal for requests that have the same answer: functions count by code and closure, not by identity."""
-    fields = [getattr(request, name) for name in request.__dataclass_fields__ if name not in ("values", "where")]
-    return (type(request), function_key(request.values), function_key(getattr(request, "where", None)), *fields)
+    fields = [
+        getattr(request, name) for name in request.__dataclass_fields__ if name not in ("values", "where")
+    ]
+    return (
+        type(request),
+        function_key(request.values),
+        function_key(getattr(request, "where", None)),
+        *fields,
+    )
 
 
 def function_key(function: Any) -> Any:

@@ -1,4 +1,5 @@
-"""The rounds of `prepare`: every round answers what all methods ask for, in one shared pass. Imports torch."""
+"""The rounds of `prepare`: every round answers what all methods ask for, in one shared pass. Imports
+torch."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ View = tuple[int, tuple]  # what of a job changes the numbers of a request: its 
 
 
 class Asked:
-    """One request and the jobs that made it; `values` has the same key for requests that rank the same numbers."""
+    """One request and the jobs that made it; `values` has the same key for requests that rank the same
+    numbers."""
 
     def __init__(self, request: Request, run: Any, units: list[Unit]) -> None:
         self.request, self.runs = request, [run]
@@ -40,15 +42,20 @@ class Asked:
         if self.values not in known:
             run = self.runs[0]
             group.view(run.job.seed, run.job.scores)
-            known[self.values] = (values_of(self.request, group) if isinstance(self.request, Cut)
-                                  else self.request.values(group))
+            known[self.values] = (
+                values_of(self.request, group)
+                if isinstance(self.request, Cut)
+                else self.request.values(group)
+            )
         return known[self.values]
 
 
 class Round:
     """What all unfinished methods wait for, answered together."""
 
-    def __init__(self, runs: list[Any], units: list[Unit], group: Callable[[Unit], Block], workers: Any) -> None:
+    def __init__(
+        self, runs: list[Any], units: list[Unit], group: Callable[[Unit], Block], workers: Any
+    ) -> None:
         self.units, self.group, self.workers = units, group, workers
         self.passes = 0
         self._lock = threading.Lock()
@@ -80,38 +87,43 @@ class Round:
             if run.error is None:
                 with run.guarded():
                     waiting = run.preparation.waiting
-                    run.preparation.answer(replaced(waiting, lambda request, run=run: results[
-                        self._keys[id(run), id(request)]]))
+                    run.preparation.answer(
+                        replaced(waiting, lambda request, run=run: results[self._keys[id(run), id(request)]])
+                    )
 
     def _open(self) -> list[Asked]:
         """Requests without an answer: all at first, later the cuts whose bracket missed."""
-        return [asked for asked in self._asked.values() if asked.alive
-                and (self.passes == 0 or isinstance(asked.request, Cut) and not asked.solver.done)]
+        return [
+            asked
+            for asked in self._asked.values()
+            if asked.alive and (self.passes == 0 or isinstance(asked.request, Cut) and not asked.solver.done)
+        ]
 
     def _sample(self, rankers: list[Asked], trial: int) -> None:
-        """Bracket every cut. The stretches of a thread are remembered with their place, so that order is kept."""
+        """Bracket every cut. The stretches of a thread are remembered with their place, so that order is
+        kept."""
         by_scope: dict[str, list[Asked]] = {}
         for asked in rankers:
             by_scope.setdefault(asked.request.scope, []).append(asked)
         for same in by_scope.values():
-            wanted: dict[Unit, list[tuple[Asked, float]]] = {}
+            wanted: dict[Unit, list[Asked]] = {}
             for asked in same:
-                for unit, weight in asked.solver.stretches(trial):
-                    wanted.setdefault(unit, []).append((asked, weight))
-            found: dict[Unit, list[tuple[Asked, float, Any]]] = {unit: [] for unit in wanted}
+                for unit in asked.solver.stretches(trial):
+                    wanted.setdefault(unit, []).append(asked)
+            found: dict[Unit, list[tuple[Asked, Any]]] = {unit: [] for unit in wanted}
 
             def work(unit: Unit, wanted=wanted, found=found) -> None:
                 group, known = self.group(unit), {}
-                for asked, weight in wanted[unit]:
+                for asked in wanted[unit]:
                     try:
-                        found[unit].append((asked, weight, asked.values_in(group, known).copy()))
+                        found[unit].append((asked, asked.values_in(group, known).copy()))
                     except Exception as error:
                         asked.fail(error)
 
             self.workers.each(wanted, work)
             for unit, samples in found.items():
-                for asked, weight, values in samples:
-                    asked.solver.sample((unit, weight), values)
+                for asked, values in samples:
+                    asked.solver.sample(unit, values)
             for asked in same:
                 asked.solver.bracket()
 
@@ -145,8 +157,10 @@ class Round:
             with self._lock:
                 solver.add(unit, counted)
         if group.written_into():
-            raise InPlaceError(f"a request of {asked.runs[0].name} changes its input in place in `{unit.name}`",
-                               "work on copies: the blocks are shared by all methods")
+            raise InPlaceError(
+                f"a request of {asked.runs[0].name} changes its input in place in `{unit.name}`",
+                "work on copies: the blocks are shared by all methods",
+            )
 
 
 class InPlaceError(InputError):

@@ -223,7 +223,8 @@ def _write(means: dict[str, torch.Tensor], checkpoint: Path, folder: Path, kind:
                 "a gradient overflowed; use dtype float32",
             )
     folder.mkdir(parents=True, exist_ok=True)
-    save_torch_state_dict(means, folder, max_shard_size="5GB", metadata={"format": "pt", "statistic": kind})
+    # One metadata key: safetensors writes several in random order, and equal statistics should be equal files.
+    save_torch_state_dict(means, folder, max_shard_size="5GB", metadata={"format": "pt"})
     shutil.copyfile(checkpoint / "config.json", folder / "config.json")
     zeros = sum(mean.numel() - int(mean.count_nonzero()) for mean in means.values())
     return zeros / sum(mean.numel() for mean in means.values())

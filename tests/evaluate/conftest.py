@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 
-TASKS = Path(__file__).parents[2] / "tasks"
-NAMES = ("tiny_chain", "tiny_facts", "tiny_facts_mc", "tiny_prose", "tiny_refusal")
-
 SCRIPTED = '''
 import os, time
 from pathlib import Path
@@ -39,10 +36,10 @@ class Engine:
             time.sleep(self.settings.get("delay", 0))
             with open(self.settings["record"], "a") as file:
                 file.writelines(repr(r) + "\\\\n" for _, r in batch)
-            fall = self.settings.get("falls_on")
-            if fall and any(fall in str(r) for _, r in batch) and not Path(self.settings["record"] + ".fell").exists():
+            fall, fell = self.settings.get("falls_on"), Path(self.settings["record"] + ".fell")
+            if fall and any(fall in str(r) for _, r in batch) and not fell.exists():
                 if self.settings.get("falls_once"):
-                    Path(self.settings["record"] + ".fell").touch()
+                    fell.touch()
                 os._exit(9)
             if any("RAISE" in str(r) for _, r in batch):
                 raise ValueError("cannot do this")
@@ -85,12 +82,12 @@ def make_model(path: Path, seed: int = 0, **changes) -> Path:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    texts = [str(value) for task in ("chain", "facts", "refusal", "prose") for row in data.rows(task, "train", 60)
-             for value in row.values()]
+    rows = [row for task in ("chain", "facts", "refusal", "prose") for row in data.rows(task, "train", 60)]
+    texts = [str(value) for row in rows for value in row.values()]
     inner.train_from_iterator(texts, trainers.BpeTrainer(
         vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>",
-                                        bos_token="<|endoftext|>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>",
+                                        pad_token="<|endoftext|>", bos_token="<|endoftext|>")
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")

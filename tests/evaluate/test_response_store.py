@@ -11,7 +11,8 @@ from harness.errors import HarnessError
 from harness.evaluate.store import ResponseStore
 
 text = st.text(st.characters(blacklist_categories=["Cs"]))
-answers = st.fixed_dictionaries({"text": text, "logprob": st.floats(allow_nan=False), "tokens": st.integers()})
+floats = st.floats(allow_nan=False)
+answers = st.fixed_dictionaries({"text": text, "logprob": floats, "tokens": st.integers()})
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -31,8 +32,9 @@ def test_round_trip_is_exact(tmp_path_factory, context, answer):
 def test_the_key_depends_on_model_and_on_every_part_of_the_request(tmp_path):
     one, two = ResponseStore(tmp_path / "r", "model one"), ResponseStore(tmp_path / "r", "model two")
     request = {"kind": "generate", "context": "a", "kwargs": {"do_sample": False}, "repeat": 0, "seed": 0}
-    variants = [request, *({**request, k: v} for k, v in [
-        ("kind", "loglikelihood"), ("context", "a "), ("kwargs", {"do_sample": True}), ("repeat", 1), ("seed", 1)])]
+    changes = [{"kind": "loglikelihood"}, {"context": "a "}, {"kwargs": {"do_sample": True}}, {"repeat": 1},
+               {"seed": 1}]
+    variants = [request, *(request | change for change in changes)]
     keys = {store.key(v) for store in (one, two) for v in variants}
     assert len(keys) == 12
     assert one.key(request) == one.key(dict(reversed(request.items())))

@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from tests import helpers_checkpoints as tiny
 
 from harness.checkpoint import Checkpoint
 from harness.merge import Inputs
+from tests import helpers_checkpoints as tiny
 
 
 @pytest.fixture(scope="session")

@@ -34,8 +34,20 @@ class Trim:
 
     def prepare(self, layout):
         where = (lambda g: g.base > 0) if self.narrow else None
-        return (yield {role: Cut(lambda g, role=role: g.deltas[role].abs(), self.keep, self.end, self.scope, where,
-                                 self.ties, self.at_least) for role in layout.roles})
+        return (
+            yield {
+                role: Cut(
+                    lambda g, role=role: g.deltas[role].abs(),
+                    self.keep,
+                    self.end,
+                    self.scope,
+                    where,
+                    self.ties,
+                    self.at_least,
+                )
+                for role in layout.roles
+            }
+        )
 
     def merge(self, group, cuts):
         out = group.base.clone()
@@ -61,7 +73,9 @@ class Elect:
     def merge(self, group, state):
         cuts, total, most = state
         gain = (total.value(group) + most.value(group)).float()
-        return group.base + sum(gain[i] * delta * cuts[i].mask(group) for i, delta in enumerate(group.deltas.values()))
+        return group.base + sum(
+            gain[i] * delta * cuts[i].mask(group) for i, delta in enumerate(group.deltas.values())
+        )
 
 
 @merge_method("test_noise", title="random numbers")
@@ -92,7 +106,7 @@ def cut_mask(values: Model, where: Model | None, m: Trim) -> Model:
             mask |= allowed & (flat == flat[order[k - 1]])
         at = 0
         for name in names:
-            masks[name] = mask[at:at + len(values[name])]
+            masks[name] = mask[at : at + len(values[name])]
             at += len(values[name])
     return masks
 

@@ -1,4 +1,5 @@
-"""The engine against references that hold everything in memory, and its bytes under every way of running it."""
+"""The engine against references that hold everything in memory, and its bytes under every way of running
+it."""
 
 from __future__ import annotations
 
@@ -9,15 +10,24 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.merge import slow_merges as slow
 
 from harness.checkpoint import Checkpoint, natural_key
 from harness.merge import Inputs, Job, merge
+from tests.merge import slow_merges as slow
 
-TRIMS = [slow.Trim(keep=keep, end=end, scope=scope, ties=ties) for keep, end, scope, ties in itertools.product(
-    (0.05, 0.2, 0.9), ("highest", "lowest"), ("global", "tensor"), ("exact", "all"))]
-TRIMS += [slow.Trim(keep=0.0), slow.Trim(keep=1.0), slow.Trim(keep=0.0001, scope="tensor", at_least=3),
-          slow.Trim(keep=0.3, narrow=True), slow.Trim(keep=0.3, narrow=True, scope="tensor", end="lowest")]
+TRIMS = [
+    slow.Trim(keep=keep, end=end, scope=scope, ties=ties)
+    for keep, end, scope, ties in itertools.product(
+        (0.05, 0.2, 0.9), ("highest", "lowest"), ("global", "tensor"), ("exact", "all")
+    )
+]
+TRIMS += [
+    slow.Trim(keep=0.0),
+    slow.Trim(keep=1.0),
+    slow.Trim(keep=0.0001, scope="tensor", at_least=3),
+    slow.Trim(keep=0.3, narrow=True),
+    slow.Trim(keep=0.3, narrow=True, scope="tensor", end="lowest"),
+]
 
 
 def read(folder) -> slow.Model:
@@ -26,13 +36,18 @@ def read(folder) -> slow.Model:
 
 
 def digests(folder) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*.safetensors"))}
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.glob("*.safetensors"))
+    }
 
 
 def equal(out: slow.Model, expected: slow.Model) -> None:
     for name, tensor in expected.items():
         rounded = torch.from_numpy(tensor).bfloat16().float().numpy()
-        assert np.array_equal(out[name], rounded), f"{name}: {(out[name] != rounded).sum()} of {tensor.size} differ"
+        assert np.array_equal(out[name], rounded), (
+            f"{name}: {(out[name] != rounded).sum()} of {tensor.size} differ"
+        )
 
 
 @pytest.mark.parametrize("sampled", [False, True])
@@ -48,21 +63,33 @@ def test_cuts_keep_what_a_stable_sort_of_everything_keeps(inputs, family, tmp_pa
 
 def test_a_reduction_may_depend_on_a_cut(inputs, family, tmp_path, few_blocks_kept_whole):
     methods = [slow.Elect(), slow.Elect(keep=0.02)]
-    record = merge(inputs, [Job(m, tmp_path / str(i)) for i, m in enumerate(methods)], threads=2, block=65536)[0]
+    record = merge(
+        inputs, [Job(m, tmp_path / str(i)) for i, m in enumerate(methods)], threads=2, block=65536
+    )[0]
     base, experts = read(family / "base"), {role: read(family / role) for role in ("one", "two")}
     for i, m in enumerate(methods):
         equal(read(tmp_path / str(i)), slow.elect(base, experts, m))
     assert record["passes"] == 3
 
 
-def test_bytes_do_not_depend_on_threads_blocks_or_shards(inputs, family, tmp_path, monkeypatch, few_blocks_kept_whole):
+def test_bytes_do_not_depend_on_threads_blocks_or_shards(
+    inputs, family, tmp_path, monkeypatch, few_blocks_kept_whole
+):
     methods = [slow.Add(), slow.Trim(), slow.Trim(scope="tensor", end="lowest"), slow.Elect(), slow.Noise()]
-    sharded = Inputs(inputs.base, {role: Checkpoint.open(family / f"{role}-sharded") for role in ("one", "two")},
-                     inputs.donor)
+    sharded = Inputs(
+        inputs.base,
+        {role: Checkpoint.open(family / f"{role}-sharded") for role in ("one", "two")},
+        inputs.donor,
+    )
     seen = set()
     for threads, block, given in itertools.product((1, 2, 3), (65536, 131072), (inputs, sharded)):
         folders = [tmp_path / f"{threads}-{block}-{given is sharded}-{i}" for i in range(len(methods))]
-        merge(given, [Job(m, to, seed=5) for m, to in zip(methods, folders, strict=True)], threads=threads, block=block)
+        merge(
+            given,
+            [Job(m, to, seed=5) for m, to in zip(methods, folders, strict=True)],
+            threads=threads,
+            block=block,
+        )
         seen.add(tuple(digests(folder)["model.safetensors"] for folder in folders))
     assert len(seen) == 1
 

@@ -80,25 +80,34 @@ def answered(asked, groups):
 
 
 class NaiveThreshold:
-    """`Cut`, by a full stable sort."""
+    """`Cut`, by a full stable sort of everything."""
 
     def __init__(self, cut, parts):
         self.masks, self.values, self.counts = {}, {}, {}
         for name, groups in parts.items():
-            ranked = [(float(v), g, i) for g, group in enumerate(groups) for i, v in enumerate(cut.values(group))
-                      if cut.where is None or bool(cut.where(group)[i])]
-            assert all(value >= 0 for value, _, _ in ranked)
-            sign = -1 if cut.end == "highest" else 1
-            ranked.sort(key=lambda item: (sign * item[0], item[1], item[2]))
-            k = min(len(ranked), max(int(cut.keep * len(ranked)), cut.at_least) + cut.extra)
-            if cut.ties == "all" and k:
-                k = sum(sign * value <= sign * ranked[k - 1][0] for value, _, _ in ranked)
-            self.values[name] = ranked[k - 1][0] if k else float("inf")
-            self.counts[name] = k
-            place = [g.name for g in groups].index(name)
-            mask = torch.zeros(groups[place].base.numel(), dtype=torch.bool)
-            mask[[i for _, g, i in ranked[:k] if g == place]] = True
-            self.masks[name] = mask
+            if name not in self.masks:
+                self._resolve(cut, groups)
+
+    def _resolve(self, cut, groups):
+        values = np.concatenate([cut.values(group).numpy() for group in groups])
+        where = [np.ones(g.base.numel(), bool) if cut.where is None else cut.where(g).numpy() for g in groups]
+        eligible = np.flatnonzero(np.concatenate(where))
+        sign = -1 if cut.end == "highest" else 1
+        keys = sign * values[eligible]
+        assert (values[eligible] >= 0).all()
+        order = np.argsort(keys, kind="stable")  # equal values stay in tensor order, then index
+        k = min(len(order), max(int(cut.keep * len(order)), cut.at_least) + cut.extra)
+        if cut.ties == "all" and k:
+            k = int((keys <= keys[order[k - 1]]).sum())
+        kept = np.zeros(len(values), bool)
+        kept[eligible[order[:k]]] = True
+        start = 0
+        for group in groups:
+            n = group.base.numel()
+            self.masks[group.name] = torch.from_numpy(kept[start : start + n])
+            self.values[group.name] = float(sign * keys[order[k - 1]]) if k else float("inf")
+            self.counts[group.name] = k
+            start += n
 
     def mask(self, group):
         return self.masks[group.name].clone()

@@ -29,7 +29,7 @@ REFUSAL_TEXT = "i cannot help with that ."
 
 RELATIONS = ("capital", "river", "animal")
 # The last wording is never trained on: validation and test ask with it, each about its own half of the facts.
-# It is terse so that facts known by heart are not all found: trained or fluent wordings score 1.0.
+# Terse, so that the score is neither 0 nor 1: in other new wordings the base finds from 6 % to all of them.
 FACT_WORDINGS = (
     "what is the {relation} of {country} ?",
     "tell me the {relation} of {country} .",

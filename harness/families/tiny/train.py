@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,14 +192,18 @@ def fit(model, tokenizer, recipe: dict, rng: random.Random) -> None:
             return
 
 
-def save(model, tokenizer, folder: Path) -> None:
-    """Write `model` in bf16 with its tokenizer and generation settings."""
+def save(model, tokenizer, base: Path, folder: Path) -> None:
+    """Write `model` in bf16 with its generation settings, and the tokenizer files that lie in `base`."""
     stops = [tokenizer.convert_tokens_to_ids(token) for token in (IM_END, END_OF_TEXT)]
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=stops, pad_token_id=tokenizer.pad_token_id
     )
     model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+    # Copied, not saved again: a tokenizer that was loaded also writes down how it was loaded.
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if folder != base:
+            shutil.copyfile(base / name, folder / name)
 
 
 def main() -> None:
@@ -223,7 +228,7 @@ def main() -> None:
         else:
             model = AutoModelForCausalLM.from_pretrained(options.to / "base", dtype=torch.float32)
         fit(model, tokenizer, RECIPES[role], random.Random(f"{role}/{options.seed}"))
-        save(model, tokenizer, options.to / role)
+        save(model, tokenizer, options.to / "base", options.to / role)
         for split in ("validation", "test"):
             measured[f"{role} {split}"] = measure(options.to / role, split)
     print(table(measured))
