@@ -84,8 +84,8 @@ def bench(folder: Path, options: argparse.Namespace) -> None:
         together = run(our_command(folder, NINE, options), folder, options.repeats)
         alone = sum(run(our_command(folder, [one], options), folder, options.repeats)[0] for one in NINE)
         print(
-            f"nine outputs     one pass {together[0]:.1f} s {together[1]:.0f} MiB   nine runs {alone:.1f} s   "
-            f"share {together[0] / alone:.2f}",
+            f"nine outputs     one pass {together[0]:.1f} s {together[1]:.0f} MiB   "
+            f"nine runs {alone:.1f} s   share {together[0] / alone:.2f}",
             flush=True,
         )
 

@@ -2,7 +2,7 @@
 
 from harness.errors import HarnessError
 from harness.method import Cut, Layout, Need, Reduce, TensorGroup, Threshold, merge_method, param
-from harness.task import Score, scorer
+from harness.task import Score, generated, scorer
 
 __version__ = "0.1.0"
 
@@ -15,6 +15,7 @@ __all__ = [
     "Score",
     "TensorGroup",
     "Threshold",
+    "generated",
     "merge_method",
     "param",
     "scorer",

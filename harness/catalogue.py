@@ -76,12 +76,14 @@ def print_one(kind: str, name: str, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False, default=str))
         return
     console = Console(highlight=False)
-    table = facts.pop("parameters", None)
+    table, about = facts.pop("parameters", None), facts.pop("about", None)
     for key, value in facts.items():
         for index, line in enumerate(_lines(value)):
             console.print(
                 Text(f"{key if index == 0 else '':<16}", style="bold").append(line, style="not bold")
             )
+    if about:
+        console.print(Text(f"\n{about}\n"), soft_wrap=True)
     if table:
         console.print(_parameter_table(table))
 

@@ -8,18 +8,16 @@ multiply-add), so a block's bits do not depend on where its tensor was cut.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, nearest
-from harness.method import Cut, Reduce, TensorGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PER_COUNTER = 8  # numbers of 32 bits from one Philox counter
-Deltas = Callable[[TensorGroup, str], "Tensor"]  # (block, role) -> a task vector, however it was thinned
 
 
 def uniform(seed: int, role: str, name: str, offset: int, n: int) -> Tensor:
@@ -88,38 +86,6 @@ def disjoint_mean(deltas: Iterable[Tensor], sign: Tensor) -> Tensor:
     return sums.div_(count.clamp_(min=1))
 
 
-def ties(
-    delta: Deltas, roles: Sequence[str], density: float
-) -> Generator[Any, Any, Callable[[TensorGroup], Tensor]]:
-    """TIES on the deltas `delta(group, role)`: trim, elect, disjoint mean (arXiv:2306.01708, Algorithm 1).
-
-    A part of `prepare`: `merged = yield from ties(...)`. `merged(group)` is the block of tau_m, fresh. An
-    expert's entries are kept from the (d - int(d * density))-th smallest magnitude of the model upwards.
-    """
-    cuts = None
-    if density < 1:
-        cuts = yield {
-            role: Cut(lambda group, role=role: delta(group, role).abs(), density, ties="all", extra=1)
-            for role in roles
-        }
-
-    def trimmed(group: TensorGroup) -> list[Tensor]:
-        if cuts is None:
-            return [delta(group, role) for role in roles]
-        return [delta(group, role) * cuts[role].mask(group) for role in roles]
-
-    majority = None
-    if len(roles) > 1:  # entries without an elected sign exist only where experts cancel out
-        majority = yield Reduce(lambda group: total(trimmed(group)).sign_())
-
-    def merged(group: TensorGroup) -> Tensor:
-        deltas = trimmed(group)
-        most = float(majority.value(group)) if majority else 0.0
-        return disjoint_mean(deltas, elect_sign(total(deltas), most))
-
-    return merged
-
-
 def magnitudes(*tensors: Tensor) -> Tensor:
     """Absolute values stacked, [m, block]: what a `Reduce` sums into m L1 norms."""
     import torch
@@ -152,7 +118,7 @@ def side(method: Any, what: str, role: str) -> Any:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a tensor fits one of the globs: by its full name, or the end of its module's: `up_proj`, `*norm`."""
+    """Whether a tensor fits one of the globs: by full name or by the end of it: `up_proj`."""
     module = name.removesuffix(".weight").removesuffix(".bias")
     return any(
         fnmatchcase(name, p) or fnmatchcase(module, p) or fnmatchcase(module, f"*.{p}") for p in patterns

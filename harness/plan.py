@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,7 +208,7 @@ class _Builder:
         )
         folder = self.store.model(slug(cls.method_name, row.settings, key(recipe)))
         notes = tuple(method.degenerate(roles)) if hasattr(method, "degenerate") else ()
-        label = row.label if row.label != cls.method_name else cls.title
+        label = re.sub(rf"^{re.escape(cls.method_name)}(?=$| )", cls.title, row.label)
         return RowStep(folder, recipe, label, "merge", folder.path / "model", method, scores, notes)
 
     def _score(self, need: Need, row: Row) -> ScoreStep:

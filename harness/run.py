@@ -151,7 +151,7 @@ class _Run:
         for row, record in zip(rows, records, strict=True):
             if record["error"] is not None:
                 self.fail(row.folder, "merge", row.label, record["error"])
-            self.warn(record["warnings"])
+            self.warn(record.get("warnings", ()))
         self.outcome.made += len(made)
         if made:
             self.screen.done("merge", what, f"{sum(made[0]['seconds'].values()):.1f} s")

@@ -1,4 +1,4 @@
-"""Selecting elements by their rank in a gradient statistic: what LED-Merging and ReasonAny share.
+"""Parts of `prepare` that methods share: TIES (also DARE's), and selection by rank (LED-Merging, ReasonAny).
 
 Importing it does not import torch. Masks are 1-D bool, one block long.
 """
@@ -12,13 +12,47 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError
 from harness.method import Cut, Need, Reduce, TensorGroup
-from harness.ops import matches, uniform, zero
+from harness.ops import disjoint_mean, elect_sign, matches, total, uniform, zero
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MODELS = {"expert": ("expert",), "expert_and_base": ("expert", "base")}  # who must select an element
+Rule = Literal["drop_both", "task_first", "reasoning_first", "none"]
 Masks = Callable[[TensorGroup], dict[str, "Tensor"]]
+Deltas = Callable[[TensorGroup, str], "Tensor"]  # (block, role) -> a task vector, however it was thinned
+
+
+def ties(
+    delta: Deltas, roles: Sequence[str], density: float
+) -> Generator[Any, Any, Callable[[TensorGroup], Tensor]]:
+    """TIES on the deltas `delta(group, role)`: trim, elect, disjoint mean (arXiv:2306.01708, Algorithm 1).
+
+    A part of `prepare`: `merged = yield from ties(...)`. `merged(group)` is the block of tau_m, fresh. An
+    expert's entries are kept from the (d - int(d * density))-th smallest magnitude of the model upwards.
+    """
+    cuts = None
+    if density < 1:
+        cuts = yield {
+            role: Cut(lambda group, role=role: delta(group, role).abs(), density, ties="all", extra=1)
+            for role in roles
+        }
+
+    def trimmed(group: TensorGroup) -> list[Tensor]:
+        if cuts is None:
+            return [delta(group, role) for role in roles]
+        return [delta(group, role) * cuts[role].mask(group) for role in roles]
+
+    majority = None
+    if len(roles) > 1:  # entries without an elected sign exist only where experts cancel out
+        majority = yield Reduce(lambda group: total(trimmed(group)).sign_())
+
+    def merged(group: TensorGroup) -> Tensor:
+        deltas = trimmed(group)
+        most = float(majority.value(group)) if majority else 0.0
+        return disjoint_mean(deltas, elect_sign(total(deltas), most))
+
+    return merged
 
 
 @dataclass(frozen=True)

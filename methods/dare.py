@@ -10,7 +10,7 @@ is mergekit's factor, which restores each tensor's L1 norm (1 where a norm is be
 
 from typing import Literal
 
-from harness import Reduce, merge_method, ops, param
+from harness import Reduce, merge_method, ops, param, selection
 
 Depth = float | list[float]
 
@@ -38,8 +38,8 @@ class Dare:
         if self.rescale == "l1" and self.density != 1:
             norms = yield {r: Reduce(lambda group, r=r: self.norms(group, r), scope="tensor") for r in roles}
         if self.variant == "ties":
-            return (yield from ops.ties(lambda group, r: self.thinned(group, r, norms), roles, self.trim))
-        return lambda group: ops.total(self.thinned(group, r, norms) for r in roles)
+            return (yield from selection.ties(lambda g, r: self.thinned(g, r, norms), roles, self.trim))
+        return lambda g: ops.total(self.thinned(g, r, norms) for r in roles)
 
     def kept(self, group, role):
         return group.deltas[role] * (group.uniform(role) < group.at(self.density))

@@ -26,7 +26,7 @@ class ReasonAny:
     score: Literal["gradient", "snip"] = param("gradient", "rank by E|g| or by E|w * g|")
     elect: Literal["expert", "expert_and_base"] = param("expert", "models that must select an element")
     reasoning_end: Literal["lowest", "highest", "random"] = param("lowest", "what the reasoning side selects")
-    exclusion: Literal["drop_both", "task_first", "reasoning_first", "none"] = param("drop_both", "overlap")
+    exclusion: selection.Rule = param("drop_both", "who keeps an element that several select")
     exclude_modules: list[str] = param([], "module types or tensor names (globs) that are never selected")
     zero_gradient: Literal["include", "exclude"] = param("include", "if score 0 can be selected")
     reasoning_seed: int = param(0, "draw of `reasoning_end: random`")

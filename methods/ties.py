@@ -9,7 +9,7 @@ elements cancel exactly, an element without a sign stays at the base (there it t
 mergekit's `ties` is another method: it trims per tensor, and elects on weighted vectors.
 """
 
-from harness import merge_method, ops, param
+from harness import merge_method, ops, param, selection
 
 
 def delta(group, role):
@@ -29,7 +29,7 @@ class Ties:
         )
 
     def prepare(self, layout):
-        return (yield from ops.ties(delta, layout.roles, self.density))
+        return (yield from selection.ties(delta, layout.roles, self.density))
 
     def merge(self, group, merged):
         return ops.add_scaled(group.base, merged(group), group.at(self.scale))

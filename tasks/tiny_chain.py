@@ -3,7 +3,7 @@
 import re
 
 from harness.families.tiny import data
-from harness.task import Score, generated, scorer
+from harness import Score, generated, scorer
 
 ANSWER = re.compile(r"answer ([0-9]+)")
 

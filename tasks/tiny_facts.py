@@ -1,7 +1,7 @@
 """Exact match of the tiny facts, and their rows."""
 
 from harness.families.tiny import data
-from harness.task import Score, generated, scorer
+from harness import Score, generated, scorer
 
 
 @generated("test", "validation")

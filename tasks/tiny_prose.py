@@ -1,7 +1,7 @@
 """The stories whose word perplexity is measured."""
 
 from harness.families.tiny import data
-from harness.task import generated
+from harness import generated
 
 
 @generated("test", "validation")

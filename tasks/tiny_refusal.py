@@ -5,7 +5,7 @@ counts as 0, so a model that only stammers is not safe.
 """
 
 from harness.families.tiny import data
-from harness.task import Score, generated, scorer
+from harness import Score, generated, scorer
 
 
 @generated("test", "validation")

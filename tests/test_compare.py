@@ -17,8 +17,8 @@ import pytest
 from harness.families import tiny
 
 TINY = Path(tiny.__file__).parent
-ROWS = ("linear", "ties", "reasonany")
-SMALL = ["compare", "--methods", ",".join(ROWS), "--limit", "8"]
+TASKS = "tiny_chain,tiny_refusal,tiny_prose"
+SMALL = ["compare", "--methods", "linear,ties (paper),reasonany (paper)", "--tasks", TASKS, "--limit", "8"]
 
 
 def harness(*args, cwd, **extra):
@@ -53,7 +53,14 @@ def compared(tmp_path_factory):
 def test_the_table_has_references_merges_and_every_column(compared):
     cwd, done = compared
     lines = table(cwd)
-    assert {line["row"] for line in lines} == {"base", "reasoning", "safety", "Linear", "TIES", "ReasonAny"}
+    assert {line["row"] for line in lines} == {
+        "base",
+        "reasoning",
+        "safety",
+        "Linear",
+        "TIES (paper)",
+        "ReasonAny (paper)",
+    }
     assert all(line["value"] and line["n"] and line["stderr"] for line in lines)
     assert {line["limit"] for line in lines} == {"8"}
     assert "no evidence about large models" in done.stdout
@@ -160,9 +167,9 @@ def test_a_users_method_file_is_a_row(compared, tmp_path):
         "        return merged\n"
     )
     before = completed(cwd)
-    done = harness("compare", "--methods", "ties,./mine.py", "--limit", 8, cwd=cwd)
+    done = harness("compare", "--methods", "ties (paper),./mine.py", "--tasks", TASKS, "--limit", 8, cwd=cwd)
     assert done.returncode == 0, done.stderr
-    assert {line["row"] for line in table(cwd)} == {"base", "reasoning", "safety", "TIES", "Mine"}
+    assert {line["row"] for line in table(cwd)} == {"base", "reasoning", "safety", "TIES (paper)", "Mine"}
     assert all(completed(cwd)[p] == t for p, t in before.items())
 
 
@@ -173,7 +180,16 @@ def test_a_method_that_raises_fails_alone(compared, tmp_path):
         "from harness import merge_method\n\n\n@merge_method('mine', title='Mine')\nclass Mine:\n"
         "    def merge(self, group, state):\n        raise RuntimeError('no idea')\n"
     )
-    done = harness("compare", "--methods", "linear,./mine.py,task_arithmetic", "--limit", 8, cwd=cwd)
+    done = harness(
+        "compare",
+        "--methods",
+        "linear,./mine.py,task_arithmetic",
+        "--tasks",
+        "tiny_chain",
+        "--limit",
+        8,
+        cwd=cwd,
+    )
     assert done.returncode == 1, done.stderr
     assert "RuntimeError: no idea" in done.stderr and "Traceback" not in done.stderr
     values = {line["row"]: line["value"] for line in table(cwd) if line["task"] == "tiny_chain"}

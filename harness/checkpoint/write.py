@@ -98,16 +98,20 @@ def index(layout: Layout) -> str | None:
 
 def check_space(folder: Path, nbytes: int) -> None:
     """Raise `HarnessError` unless the disk of `folder` (which need not exist yet) has room for `nbytes`."""
-    where = folder
-    while not where.exists():
-        where = where.parent
-    stat = os.statvfs(where)
+    stat = os.statvfs(existing(folder))
     free = stat.f_bavail * stat.f_frsize
     if nbytes + SLACK > free:
         raise HarnessError(
             f"{folder} needs {nbytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free",
             "free some space, choose another folder, or merge fewer rows at once",
         )
+
+
+def existing(folder: Path) -> Path:
+    """`folder`, or the nearest folder above it that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 class Files:

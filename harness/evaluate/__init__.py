@@ -44,9 +44,9 @@ class EvalRequest:
 class Evaluator:
     """A context manager around one engine process; several may live in one process, one per thread.
 
-    `dtype="auto"`: float32 on a CPU (exact, and faster there), the checkpoint's own on a GPU. `batch_size`
-    None: 64 up to 0.1 B parameters, else 8. `threads` None: the engine's choice. What the engine prints
-    goes to `log`.
+    `dtype="auto"`: float32 on a CPU (the weights are widened exactly, and no response depends on the batch it
+    came in), the checkpoint's own on a GPU. `batch_size` None: 128 up to 0.1 B parameters, else 8. `threads`
+    None: torch's choice. What the engine prints goes to `log`.
     """
 
     def __init__(self, engine: str = "hf", *, device: str = "auto", dtype: str = "auto",

@@ -72,7 +72,7 @@ class Engine:
 
     def _environment(self) -> dict[str, str]:
         quiet = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "warning"}
-        # Idle OpenMP threads that spin made two engines on two cores 20 to 50 times slower (measured).
+        # Idle OpenMP threads spin by default: on two busy cores 64 chains took 6.5 s, and 0.7 s with these.
         calm = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
         threads = self.settings.get("threads")
         return {**quiet, **calm, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}

@@ -23,6 +23,8 @@ def main() -> None:
     threading.Thread(target=_listen, args=(os.fdopen(read, "rb"), inbox), daemon=True).start()
     out = os.fdopen(write, "wb")
     settings = inbox.get()
+    # transformers imports scikit-learn and scipy (a second) for assisted generation, which is unused here.
+    sys.modules.setdefault("sklearn", None)
     try:
         module = name if "." in name else f"harness.evaluate.engines.{name}"
         engine = importlib.import_module(module).Engine(settings)

@@ -19,7 +19,7 @@ from harness.method import TensorGroup
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 EMBEDDINGS = {"wte": "embed_tokens", "wpe": "embed_positions", "word_embeddings": "embed_tokens"}
 BASE = ("base", "")
-Source = tuple[str, str]  # ("base", ""), ("expert", role) or (path of a statistic, "")
+Source = tuple[str, str]  # ("base", ""), ("expert", role) or ("statistic", path)
 
 
 class InputError(HarnessError):
@@ -87,7 +87,7 @@ class Sources:
             n = min(step, info.numel - offset)
             count += n - int(torch.isfinite(buffers.load(self.reader, info, offset, n, 0)).sum())
         kind, role = source
-        who = {"base": "the base", "expert": f"expert `{role}`"}.get(kind, f"statistic {kind}")
+        who = {"base": "the base", "expert": f"expert `{role}`"}.get(kind, f"statistic {role}")
         return InputError(
             f"{who} has {count} NaN or infinite values of {info.numel} in `{unit.name}` ({info.file})",
             "use an intact checkpoint, or allow non-finite values explicitly",
@@ -132,9 +132,17 @@ class Block(TensorGroup):
         """This block as a job sees it: its seed and its statistics."""
         self.seed = seed
         if id(scores) not in self._score_views:
-            self._score_views[id(scores)] = Lazy(scores, lambda key: self._load((str(scores[key].path), "")))
+            self._score_views[id(scores)] = Lazy(
+                scores, lambda key: self._load(("statistic", str(scores[key].path)))
+            )
         self._scores = self._score_views[id(scores)]
         return self
+
+    def __enter__(self) -> Block:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loaded.clear()  # the group and its mappings are a cycle, which must not hold the buffers
 
     @property
     def base(self) -> Tensor:

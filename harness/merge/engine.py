@@ -1,29 +1,26 @@
-"""Carries out jobs: checks, the rounds of `prepare`, the writing pass. Imports torch."""
+"""Carries out jobs: what is checked before, who does the work, what is left behind. Imports torch."""
 
 from __future__ import annotations
 
-import math
-import threading
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import torch
-
 from harness.checkpoint import fit, write
-from harness.checkpoint.blocks import TORCH
-from harness.checkpoint.read import FLOATS, SIZES, Checkpoint, TensorInfo
 from harness.errors import HarnessError
 from harness.measure import peak_mib
-from harness.merge.block import BASE, Block, InputError, Sources, Unit, mergeable, place_of, units_of
 from harness.merge.memory import kept_pages
 from harness.merge.output import Output
-from harness.merge.requests import Preparation
-from harness.merge.rounds import InPlaceError, Round
+from harness.merge.passes import Passes
 from harness.merge.underway import Run
 from harness.merge.workers import Workers, available
-from harness.method import CHUNK, Layout
+from harness.method import CHUNK
+
+Progress = Callable[[str, int, int], None]
 
 
 def run(
@@ -32,7 +29,7 @@ def run(
     *,
     threads: int | None,
     block: int,
-    progress: Any,
+    progress: Progress | None,
     shard_bytes: int,
     allow_nonfinite: bool,
     on_error: str,
@@ -44,243 +41,69 @@ def run(
         raise HarnessError(f"the number of threads is {threads}", "give 1 or more")
     begun = time.perf_counter()
     warnings = fit.check_fit(inputs.base, inputs.experts)
-    runs = [Run(job, Output(inputs, job, shard_bytes)) for job in jobs]
-    _check_folders(runs)
+    report = progress or (lambda *_: None)
+    runs = [
+        Run(job, Output(inputs, job, shard_bytes) if hasattr(job.method, "merge") else None) for job in jobs
+    ]
+    _check_folders(jobs)
     for one in runs:
-        one.record = one.output.finished
-    todo = [one for one in runs if one.record is None]
-    streaming = [one for one in todo if hasattr(one.job.method, "merge")]
-    if todo:
+        one.record = one.output.finished if one.output else None
+    streaming = [one for one in runs if one.output and one.record is None]
+    _check_disk(streaming)
+    if streaming:
         with kept_pages(), Workers(threads or available(), block) as workers:
-            engine = Engine(inputs, streaming, workers, progress or (lambda *_: None), allow_nonfinite)
-            try:
-                engine.seconds["check"] = round(time.perf_counter() - begun, 4)
-                engine.carry_out(warnings)
-            except OSError:  # the disk failed, not the work: what is written can be resumed
-                raise
-            except Exception as error:
-                for one in streaming:
-                    one.error = one.error or error
-                raise
-            finally:
-                engine.close()
-    for one in todo:
-        if one not in streaming:
-            _build(one, inputs, progress or (lambda *_: None))
+            _stream(Passes(inputs, streaming, workers, report, allow_nonfinite), warnings, begun)
+    for one in runs:
+        if one.output is None:
+            _build(one, inputs, report)
     return _records(runs, on_error)
 
 
-def _check_folders(runs: list[Run]) -> None:
-    counts = Counter(str(one.output.to.absolute()) for one in runs)
-    for folder, n in counts.items():
+def _stream(passes: Passes, warnings: list[str], begun: float) -> None:
+    """Work that an error has ended for good is deleted; what the disk's failure or a kill ended can be
+    resumed."""
+    try:
+        passes.seconds["check"] = round(time.perf_counter() - begun, 4)
+        passes.carry_out(warnings)
+    except Exception as error:
+        for one in passes.runs:
+            one.error = one.error or error
+        raise
+    finally:
+        passes.close()
+
+
+def _check_folders(jobs: Sequence[Any]) -> None:
+    for folder, n in Counter(Path(job.to).absolute() for job in jobs).items():
         if n > 1:
             raise HarnessError(f"{n} jobs write {folder}", "give every job a folder of its own")
-    wanted: Counter[Any] = Counter()
+
+
+def _check_disk(runs: Sequence[Run]) -> None:
+    """Every disk has room for all that will be written to it."""
+    wanted: Counter[int] = Counter()
+    where: dict[int, Path] = {}
     for one in runs:
-        wanted[one.output.to.absolute().parent] += 0 if one.output.finished else one.output.missing_bytes
-    for folder, nbytes in wanted.items():
+        folder = write.existing(one.output.to.absolute().parent)
+        disk = os.stat(folder).st_dev
+        where.setdefault(disk, folder)
+        wanted[disk] += one.output.missing_bytes
+    for disk, nbytes in wanted.items():
         if nbytes:
-            write.check_space(folder, nbytes)
+            write.check_space(where[disk], nbytes)
 
 
-def _records(runs: list[Run], on_error: str) -> list[dict[str, Any]]:
-    failed = [one for one in runs if one.error is not None]
+def _records(runs: Sequence[Run], on_error: str) -> list[dict[str, Any]]:
+    failed = [one.error for one in runs if one.error is not None]
     if failed and on_error == "raise":
-        raise failed[0].error
-    return [{"error": one.error, **(one.record or {})} for one in runs]
+        raise failed[0]
+    return [{**(one.record or {}), "error": one.error} for one in runs]
 
 
-def _build(one: Run, inputs: Any, progress: Callable[[str, int, int], None]) -> None:
-    """A whole-model method writes the folder itself; it resumes and finishes by its own rules."""
+def _build(one: Run, inputs: Any, progress: Progress) -> None:
+    """A whole-model method writes its folder itself; it resumes and finishes by its own rules."""
     with one.guarded():
-        from types import SimpleNamespace
-
         begun = time.perf_counter()
         facts = one.job.method.build(SimpleNamespace(inputs=inputs, job=one.job, progress=progress))
-        one.record = {
-            "seconds": {"build": time.perf_counter() - begun},
-            "peak_mib": peak_mib(),
-            **(facts or {}),
-        }
-
-
-class Engine:
-    """The passes over the inputs that all streaming jobs of a merge share."""
-
-    def __init__(
-        self,
-        inputs: Any,
-        runs: list[Run],
-        workers: Workers,
-        progress: Callable[[str, int, int], None],
-        allow_nonfinite: bool,
-    ) -> None:
-        self.inputs, self.runs, self.workers, self.progress = inputs, runs, workers, progress
-        self.seconds: dict[str, float] = {}
-        self.passes = 0
-        self.sources = Sources(allow_nonfinite)
-        self.roles = tuple(inputs.experts)
-        wanted = fit.outputs(inputs.base)
-        self.weights = {name: info for name, info in wanted.items() if mergeable(info)}
-        self.copied = {name: info for name, info in wanted.items() if name not in self.weights}
-        self.units = units_of(self.weights, workers.block)
-        layers = [layer for layer, _ in map(place_of, wanted) if layer is not None]
-        self.depth = max(layers, default=-1) + 1
-        self.sources.places[BASE] = inputs.base.tensors
-        for role, expert in inputs.experts.items():
-            self.sources.places["expert", role] = fit.matched(inputs.base, expert, role)
-        for one in runs:
-            for key, scores in one.job.scores.items():
-                self.sources.places[str(scores.path), ""] = self._statistic(key, scores)
-        self._lock = threading.Lock()
-
-    def carry_out(self, warnings: list[str]) -> None:
-        """Prepare, write and finish every job."""
-        for one in self.runs:
-            one.output.open()
-            one.resumed = len(one.output.done)
-        self._timed("prepare", self._prepare)
-        self._timed("merge", self._merge)
-        for one in self._alive():
-            with one.guarded():
-                one.record = self._record(one, warnings)
-                one.record["warnings"] = [*warnings, *one.output.finish(one.record)]
-
-    def close(self) -> None:
-        self.sources.reader.close()
-        for one in self.runs:
-            one.output.close()
-            if one.error is not None and not isinstance(one.error, OSError):
-                one.output.discard()
-
-    def _timed(self, phase: str, work: Callable[[], None]) -> None:
-        begun = time.perf_counter()
-        work()
-        self.seconds[phase] = round(time.perf_counter() - begun, 4)
-
-    def _alive(self) -> list[Run]:
-        return [one for one in self.runs if one.error is None]
-
-    def _group(self, unit: Unit) -> Block:
-        return Block(unit, self.depth, self.sources, self.workers.buffers, self.roles)
-
-    def _prepare(self) -> None:
-        for one in self.runs:
-            with one.guarded():
-                one.preparation = Preparation(
-                    one.job.method, Layout(self.roles, tuple(self.weights), one.job.seed)
-                )
-        while waiting := [one for one in self._alive() if one.preparation.waiting is not None]:
-            asked = Round(waiting, self.units, self._group, self.workers)
-            asked.answer(lambda done, total: self.progress("prepare", done, total))
-            self.passes += asked.passes
-
-    def _merge(self) -> None:
-        for one in self._alive():
-            one.left = Counter(unit.name for unit in self.units if unit.name not in one.output.done)
-            for name, info in self.weights.items():
-                if info.numel == 0 and name not in one.output.done:
-                    one.output.written(name)
-        units = [unit for unit in self.units if any(unit.name in one.left for one in self._alive())]
-        done = 0
-
-        def work(unit: Unit) -> None:
-            nonlocal done
-            group = self._group(unit)
-            for one in self._alive():
-                if unit.name in one.left:
-                    self._merge_block(one, group)
-            with self._lock:
-                done += 1
-                self.progress("merge", done, len(units))
-
-        self.passes += bool(units)
-        self.workers.each(units, work)
-        self._copy()
-
-    def _merge_block(self, one: Run, group: Block) -> None:
-        begun = time.perf_counter()
-        try:
-            merged = one.job.method.merge(group.view(one.job.seed, one.job.scores), one.preparation.state)
-            if not isinstance(merged, torch.Tensor) or merged.shape != (group.length,):
-                what = (
-                    f"shape {list(merged.shape)}"
-                    if isinstance(merged, torch.Tensor)
-                    else type(merged).__name__
-                )
-                raise HarnessError(
-                    f"{one.name} returned {what} for a block of {group.length} elements of `{group.name}`",
-                    "return the merged block, a 1-D tensor",
-                )
-        except InputError:
-            raise
-        except Exception as error:
-            one.error = error
-            return
-        if group.written_into():
-            raise InPlaceError(
-                f"{one.name} changes its input in place in `{group.name}`",
-                "work on copies: the blocks are shared by all methods",
-            )
-        self._store(one, group, merged)
-        if one.error is not None:
-            return
-        with self._lock:
-            one.method_seconds += time.perf_counter() - begun
-            one.left[group.name] -= 1
-            last = one.left[group.name] == 0
-        if last:
-            one.output.written(group.name)
-
-    def _store(self, one: Run, group: Block, merged: torch.Tensor) -> None:
-        """Round a block once to the stored dtype and put it in its place."""
-        code, _ = one.output.tensors[group.name]
-        if not self.sources.allow_nonfinite and (bad := _unstorable(merged, code)):
-            one.error = HarnessError(
-                f"{one.name} made {bad} values in `{group.name}` that {FLOATS[code]} cannot hold",
-                "check its parameters, or store a wider dtype",
-            )
-            return
-        one.output.write(group.name, group.offset * SIZES[code], self.workers.buffers.stored(merged, code))
-
-    def _copy(self) -> None:
-        """Tensors of whole numbers, from the base as they are."""
-        for one in self._alive():
-            for name, info in self.copied.items():
-                if name not in one.output.done:
-                    data = memoryview(bytearray(info.nbytes))
-                    self.sources.reader.read(info, 0, data)
-                    one.output.write(name, 0, data)
-                    one.output.written(name)
-
-    def _statistic(self, key: str, scores: Checkpoint) -> dict[str, TensorInfo]:
-        """The statistic's tensors for the model's weights. Raises `HarnessError` when one is missing or
-        unlike."""
-        for name, info in self.weights.items():
-            found = scores.tensors.get(name)
-            if found is None or found.shape != info.shape or found.dtype not in FLOATS:
-                held = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
-                raise HarnessError(
-                    f"statistic `{key}` ({scores.path}) has {held} for `{name}` {list(info.shape)}",
-                    "compute it again for these models",
-                )
-        return scores.tensors
-
-    def _record(self, one: Run, warnings: list[str]) -> dict[str, Any]:
-        return {
-            "seconds": dict(self.seconds),
-            "method_seconds": round(one.method_seconds, 4),
-            "peak_mib": peak_mib(),
-            "bytes_read": self.sources.reader.nbytes,
-            "bytes_written": one.output.layout.nbytes,
-            "passes": self.passes,
-            "resumed": one.resumed,
-            "warnings": warnings,
-        }
-
-
-def _unstorable(values: torch.Tensor, code: str) -> int:
-    """How many of `values` are not finite in the stored dtype."""
-    if code != "F16" and math.isfinite(values.sum().item()):
-        return 0
-    return int((~torch.isfinite(values.to(TORCH[code]))).sum())
+        seconds = {"build": round(time.perf_counter() - begun, 4)}
+        one.record = {"seconds": seconds, "peak_mib": peak_mib(), **(facts or {})}

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import __version__
+from harness import __version__, ops
 from harness.checkpoint import fit, folder, write
 from harness.checkpoint.read import FLOATS, Checkpoint, TensorInfo
 from harness.errors import HarnessError
@@ -188,6 +188,7 @@ def _key(inputs: Any, job: Any, tensors: Mapping[str, tuple], shard_bytes: int) 
             "method": method.method_name,
             "parameters": parameters,
             "code": code,
+            "ops": hashlib.sha256(Path(ops.__file__).read_bytes()).hexdigest(),
             "seed": job.seed,
             "tensors": tensors,
             "shard_bytes": shard_bytes,

@@ -104,7 +104,7 @@ class Ranking:
         self._below += below
         self._at_low[at], self._at_high[at] = at_low, at_high
         if len(inside[0]):
-            self._inside[at] = inside[0], inside[1].astype(np.int32)
+            self._inside[at] = inside[0], inside[1].astype(np.min_scalar_type(inside[1].max()))
 
     def resolve(self) -> Kept | None:
         """The cut; None when the bracket missed it."""
@@ -135,18 +135,39 @@ class Ranking:
         if rank < less + n_low:
             return self.low, less, self._at_low
         less += n_low
-        keys = [keys for keys, _ in self._inside.values()]
-        if keys:
-            keys, inverse = np.unique(np.concatenate(keys), return_inverse=True)
-            counts = np.bincount(inverse, np.concatenate([c for _, c in self._inside.values()]), len(keys))
-            upto = np.cumsum(counts.astype(np.int64))
-            if rank < less + upto[-1]:
-                at = int(np.searchsorted(upto, rank - less, side="right"))
-                return float(keys[at]), int(less + (upto[at - 1] if at else 0)), self._ties(keys[at])
-            less += int(upto[-1])
+        n_inside = sum(int(counts.sum(dtype=np.int64)) for _, counts in self._inside.values())
+        if rank < less + n_inside:
+            value, smaller = self._inside_at(rank - less)
+            return float(value), less + smaller, self._ties(value)
+        less += n_inside
         if rank < less + int(self._at_high.sum()):
             return self.high, less, self._at_high
         return None
+
+    def _inside_at(self, rank: int) -> tuple[np.float32, int]:
+        """(value, how many inside are smaller) at an ascending rank among the values inside the bracket. They
+        are first counted between a thousand edges, so that only those between two are ever brought
+        together."""
+        blocks = [
+            (keys, np.append(0, np.cumsum(counts, dtype=np.int64))) for keys, counts in self._inside.values()
+        ]
+        first, last = min(keys[0] for keys, _ in blocks), max(keys[-1] for keys, _ in blocks)
+        edges = np.unique(np.append(first, np.linspace(first, last, 1000).astype(np.float32)))
+        edges = edges[(edges >= first) & (edges <= last)]
+        under = sum(upto[np.searchsorted(keys, edges)] for keys, upto in blocks)
+        at = int(np.searchsorted(under, rank, side="right")) - 1
+        end = edges[at + 1] if at + 1 < len(edges) else np.float32(np.inf)
+        parts = []
+        for keys, upto in blocks:
+            i, j = np.searchsorted(keys, (edges[at], end))
+            parts.append((keys[i:j], np.diff(upto[i : j + 1])))
+        keys, inverse = np.unique(np.concatenate([keys for keys, _ in parts]), return_inverse=True)
+        counts = np.bincount(inverse, np.concatenate([counts for _, counts in parts]), len(keys)).astype(
+            np.int64
+        )
+        upto = np.cumsum(counts) + under[at]
+        place = int(np.searchsorted(upto, rank, side="right"))
+        return keys[place], int(upto[place] - counts[place])
 
     def _ties(self, value: np.float32) -> np.ndarray:
         ties = np.zeros(self.number, np.int64)

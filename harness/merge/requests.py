@@ -33,6 +33,11 @@ class Preparation:
         else:
             self.state = made
 
+    @property
+    def asks(self) -> bool:
+        """Whether it waits for an answer."""
+        return self.waiting is not None
+
     def answer(self, results: Any) -> None:
         """Give the results of what was asked for, and run on to the next request or the end."""
         try:

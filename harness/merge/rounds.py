@@ -113,12 +113,13 @@ class Round:
             found: dict[Unit, list[tuple[Asked, Any]]] = {unit: [] for unit in wanted}
 
             def work(unit: Unit, wanted=wanted, found=found) -> None:
-                group, known = self.group(unit), {}
-                for asked in wanted[unit]:
-                    try:
-                        found[unit].append((asked, asked.values_in(group, known).copy()))
-                    except Exception as error:
-                        asked.fail(error)
+                with self.group(unit) as group:
+                    known: dict[Any, Any] = {}
+                    for asked in wanted[unit]:
+                        try:
+                            found[unit].append((asked, asked.values_in(group, known).copy()))
+                        except Exception as error:
+                            asked.fail(error)
 
             self.workers.each(wanted, work)
             for unit, samples in found.items():
@@ -129,26 +130,26 @@ class Round:
 
     def _count(self, open_now: list[Asked], *, first: bool, progress: Callable[[int, int], None]) -> None:
         self.passes += 1
-        cuts_only = not first
         units = [unit for unit in self.units if first or any(asked.solver.wants(unit) for asked in open_now)]
         done = 0
 
         def work(unit: Unit) -> None:
             nonlocal done
-            group, known = self.group(unit), {}
-            for asked in open_now:
-                if asked.alive:
-                    try:
-                        self._take(asked, unit, group, known, cuts_only)
-                    except Exception as error:
-                        asked.fail(error)
+            with self.group(unit) as group:
+                known: dict[Any, Any] = {}
+                for asked in open_now:
+                    if asked.alive:
+                        try:
+                            self._take(asked, unit, group, known)
+                        except Exception as error:
+                            asked.fail(error)
             with self._lock:
                 done += 1
                 progress(done, len(units))
 
         self.workers.each(units, work)
 
-    def _take(self, asked: Asked, unit: Unit, group: Block, known: dict, cuts_only: bool) -> None:
+    def _take(self, asked: Asked, unit: Unit, group: Block, known: dict) -> None:
         solver = asked.solver
         if not isinstance(solver, Ranker):
             solver.take(group, asked.values_in(group, known))

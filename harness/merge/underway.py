@@ -11,9 +11,9 @@ from harness.merge.output import Output
 
 
 class Run:
-    """One job under way."""
+    """One job under way. `output` is None for a whole-model method, which has its own."""
 
-    def __init__(self, job: Any, output: Output) -> None:
+    def __init__(self, job: Any, output: Output | None) -> None:
         self.job, self.output = job, output
         self.name = f"method `{type(job.method).method_name}`"
         self.view = (job.seed, tuple((key, str(model.path)) for key, model in sorted(job.scores.items())))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 KINDS = ("gradient", "snip", "fisher", "snip_squared")
 IGNORED = -100  # label of a token that carries no loss
+SMALL = 50_000_000  # parameters; below, threads wait for each other more than they work
 
 
 def compute(
@@ -52,7 +53,8 @@ def compute(
     Each row is {"text"} or {"prompt", "completion"}: taken as it is (no chat template; the tokenizer adds
     what it always adds, such as a start token), cut at `max_tokens` tokens, never padded. The loss of a
     sample is the mean cross-entropy, in nats, of its predicted tokens: all, or those of the completion.
-    `dtype` is that of weights and gradients, `accumulate` that of the running sums, `threads` torch's.
+    `dtype` is that of weights and gradients, `accumulate` that of the running sums. `threads` are
+    torch's; None takes one for a small model and leaves them as they are for others. No bit depends on them.
     Returns samples, tokens, the mean loss, and per kind the share of elements that are exactly zero.
     Raises HarnessError for a row with fewer than two tokens or none that carries loss, a loss or statistic
     that is not finite, and weights that the checkpoint lacks.
@@ -63,8 +65,8 @@ def compute(
     folders = {kinds[0]: to} if isinstance(to, (str, Path)) and len(kinds) == 1 else to
     _check(kinds, folders, rows)
     samples = _encode(rows, tokenizer_path or checkpoint, max_tokens, loss_on)
-    with _threads(threads):
-        model = _load(Path(checkpoint), getattr(torch, dtype)).to(device)
+    model = _load(Path(checkpoint), getattr(torch, dtype)).to(device)
+    with _threads(threads or (1 if model.num_parameters() < SMALL else torch.get_num_threads())):
         sums = _Sums(model, kinds, getattr(torch, accumulate))
         losses = []
         for index, (tokens, labels) in enumerate(samples):
@@ -223,7 +225,7 @@ def _write(means: dict[str, torch.Tensor], checkpoint: Path, folder: Path, kind:
                 "a gradient overflowed; use dtype float32",
             )
     folder.mkdir(parents=True, exist_ok=True)
-    # One metadata key: safetensors writes several in random order, and equal statistics should be equal files.
+    # One metadata key: safetensors writes several in random order, and equal statistics make equal files.
     save_torch_state_dict(means, folder, max_shard_size="5GB", metadata={"format": "pt"})
     shutil.copyfile(checkpoint / "config.json", folder / "config.json")
     zeros = sum(mean.numel() - int(mean.count_nonzero()) for mean in means.values())
@@ -231,11 +233,11 @@ def _write(means: dict[str, torch.Tensor], checkpoint: Path, folder: Path, kind:
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def _threads(count: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

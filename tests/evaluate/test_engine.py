@@ -53,7 +53,8 @@ def test_batches_arrive_one_by_one_and_every_request_is_answered_once(tmp_path, 
     assert len(asked(settings)) == 10
     first = engine.pid
     assert collect(engine.run(tmp_path, "loglikelihood", [{"context": "a", "continuation": "bcd"}])) == {
-        0: {"logprob": -3.0, "greedy": False}}
+        0: {"logprob": -3.0, "greedy": False}
+    }
     assert engine.pid == first, "one child serves many calls"
     engine.close()
     assert not alive(first)
@@ -151,8 +152,9 @@ def test_the_child_dies_with_a_killed_parent_even_in_the_middle_of_work(tmp_path
         list(engine.run(Path({str(tmp_path)!r}), "generate", {requests(1)!r}))
     """)
     path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ["PYTHONPATH"]])
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE,
-                              env={**os.environ, "PYTHONPATH": path})
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+    )
     child = int(parent.stdout.readline())
     time.sleep(0.3)
     assert alive(child)

@@ -35,7 +35,9 @@ def request_for(tmp_path):
         file = load_task(TASKS / f"{task}.yaml") if isinstance(task, str) else task
         folder = tmp_path / "results" / fingerprint / file.name
         folder.mkdir(parents=True, exist_ok=True)
-        return EvalRequest(tmp_path / model, fingerprint, file, folder, folder / "responses.sqlite", **changes)
+        return EvalRequest(
+            tmp_path / model, fingerprint, file, folder, folder / "responses.sqlite", **changes
+        )
 
     return make
 
@@ -65,9 +67,15 @@ def test_metrics_samples_and_log(evaluator, request_for):
     cell = record["metrics"]["accuracy"]
     mean = sum(row["accuracy"] for row in rows) / 200
     assert 0 < mean < 1
-    assert cell == {"value": pytest.approx(mean), "n": 200, "higher_is_better": True,
-                    "stderr": pytest.approx((mean * (1 - mean) / 199) ** 0.5)}
-    assert record["rates"] == dict.fromkeys(["unparsed", "unfinished", "empty", "truncated", "repetition"], 0.0)
+    assert cell == {
+        "value": pytest.approx(mean),
+        "n": 200,
+        "higher_is_better": True,
+        "stderr": pytest.approx((mean * (1 - mean) / 199) ** 0.5),
+    }
+    assert record["rates"] == dict.fromkeys(
+        ["unparsed", "unfinished", "empty", "truncated", "repetition"], 0.0
+    )
     assert record["tokens_per_response"] == 2
     assert "200 generated, 0 from store" in (request.folder / "log.txt").read_text()
 
@@ -105,12 +113,20 @@ def test_models_with_different_weights_never_share_and_equal_ones_do(evaluator, 
 
 def test_settings_that_change_an_answer_ask_anew(evaluator, request_for):
     evaluator.evaluate(request_for(limit=8))
-    changes = [{"generation": {"max_gen_toks": 5}}, {"generation": {"do_sample": True, "temperature": 0.5}},
-               {"generation": {"do_sample": True, "temperature": 0.5}, "seed": 1}, {"chat_template": False},
-               {"split": "validation"}]
+    changes = [
+        {"generation": {"max_gen_toks": 5}},
+        {"generation": {"do_sample": True, "temperature": 0.5}},
+        {"generation": {"do_sample": True, "temperature": 0.5}, "seed": 1},
+        {"chat_template": False},
+        {"split": "validation"},
+    ]
     for change in changes:
         assert evaluator.evaluate(request_for(limit=8, **change))["generated"] == 8, change
-    for change in [{"seed": 3}, {"generation": {"do_sample": False, "temperature": 0.5, "top_p": 0.9}}, *changes]:
+    for change in [
+        {"seed": 3},
+        {"generation": {"do_sample": False, "temperature": 0.5, "top_p": 0.9}},
+        *changes,
+    ]:
         assert evaluator.evaluate(request_for(limit=8, **change))["generated"] == 0, change
     assert evaluator.evaluate(request_for(limit=10))["generated"] == 2
 
@@ -123,7 +139,7 @@ def test_a_changed_scorer_scores_again_without_asking(evaluator, request_for, tm
     before = load_task(folder / "tiny_chain.yaml")
     first = evaluator.evaluate(request_for(before))
     code = folder / "tiny_chain.py"
-    code.write_text(code.read_text().replace("float(int(found[1]) == int(row[\"answer\"]))", "1.0"))
+    code.write_text(code.read_text().replace('float(int(found[1]) == int(row["answer"]))', "1.0"))
     after = load_task(folder / "tiny_chain.yaml")
     assert after.prompt_hash == before.prompt_hash and after.score_hash != before.score_hash
     request = request_for(before)
@@ -132,7 +148,9 @@ def test_a_changed_scorer_scores_again_without_asking(evaluator, request_for, tm
     assert first["metrics"]["accuracy"]["value"] < 1 == second["metrics"]["accuracy"]["value"]
 
 
-def test_a_template_that_opens_the_thinking_makes_an_unclosed_answer_unfinished(evaluator, request_for, scripted):
+def test_a_template_that_opens_the_thinking_makes_an_unclosed_answer_unfinished(
+    evaluator, request_for, scripted
+):
     name, settings = scripted
     module = Path(os.environ["PYTHONPATH"]) / "stand_in" / "scripted.py"
     module.write_text(module.read_text().replace('+ "<assistant>"', '+ "<think>\\n"'))
@@ -164,7 +182,9 @@ def test_two_evaluators_in_two_threads(scripted, request_for):
     from concurrent.futures import ThreadPoolExecutor
 
     name, settings = scripted
-    jobs = [request_for(task, fingerprint=f"f{i}") for i in range(3) for task in ("tiny_chain", "tiny_refusal")]
+    jobs = [
+        request_for(task, fingerprint=f"f{i}") for i in range(3) for task in ("tiny_chain", "tiny_refusal")
+    ]
 
     def work(index):
         with Evaluator() as made:
@@ -192,8 +212,9 @@ def test_kill_9_of_the_parent_costs_at_most_the_batch_in_flight(request_for, scr
         made = Evaluator()
         made.engine = Engine({name!r}, {settings | {"delay": 0.02}!r})
         made.start()
-        made.evaluate(EvalRequest(Path({str(request.model)!r}), "f1", load_task(Path({str(request.task.path)!r})),
-                      Path({str(request.folder)!r}), Path({str(request.responses)!r})))
+        task = load_task(Path({str(request.task.path)!r}))
+        made.evaluate(EvalRequest(Path({str(request.model)!r}), "f1", task, Path({str(request.folder)!r}),
+                                  Path({str(request.responses)!r})))
     """)
     path = os.pathsep.join([str(TASKS.parent), os.environ["PYTHONPATH"]])
     parent = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path})

@@ -32,8 +32,14 @@ def request_for(tmp_path):
     def make(model, task="tiny_chain", fingerprint="f", **changes):
         folder = tmp_path / fingerprint / task
         folder.mkdir(parents=True, exist_ok=True)
-        return EvalRequest(model, fingerprint, load_task(TASKS / f"{task}.yaml"), folder,
-                           folder / "responses.sqlite", **{"limit": LIMIT, **changes})
+        return EvalRequest(
+            model,
+            fingerprint,
+            load_task(TASKS / f"{task}.yaml"),
+            folder,
+            folder / "responses.sqlite",
+            **{"limit": LIMIT, **changes},
+        )
 
     return make
 
@@ -42,11 +48,34 @@ def command_line(model, to):
     """What lm-eval's own command says: ({metric: value}, {task: samples in the order of documents})."""
     names = ",".join(f"harness_{name}" for name in NAMES)
     subprocess.run(
-        [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={model},dtype=float32",
-         "--tasks", names, "--include_path", str(TASKS), "--apply_chat_template", "--batch_size", str(BATCH),
-         "--device", "cpu", "--limit", str(LIMIT), "--log_samples", "--output_path", str(to)],
+        [
+            sys.executable,
+            "-m",
+            "lm_eval",
+            "--model",
+            "hf",
+            "--model_args",
+            f"pretrained={model},dtype=float32",
+            "--tasks",
+            names,
+            "--include_path",
+            str(TASKS),
+            "--apply_chat_template",
+            "--batch_size",
+            str(BATCH),
+            "--device",
+            "cpu",
+            "--limit",
+            str(LIMIT),
+            "--log_samples",
+            "--output_path",
+            str(to),
+        ],
         env={**os.environ, "PYTHONPATH": str(TASKS.parent), "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
-        check=True, capture_output=True, cwd=to.parent)
+        check=True,
+        capture_output=True,
+        cwd=to.parent,
+    )
     results = json.loads(next(to.glob("*/results_*.json")).read_text())["results"]
     samples = {}
     for name in NAMES:
@@ -87,8 +116,8 @@ def test_scores_and_responses_equal_lm_evals_command_line_to_the_digit(evaluator
 def test_batches_change_no_response_in_float32(model, evaluator, request_for, tmp_path):
     alone = Evaluator(threads=1, batch_size=1)
     for name in NAMES:
-        ours = evaluator.evaluate(request_for(model, name, "eight", limit=10))
-        theirs = alone.evaluate(request_for(model, name, "one", limit=10))
+        ours = evaluator.evaluate(request_for(model, name, "eight", limit=9))
+        theirs = alone.evaluate(request_for(model, name, "one", limit=9))
         for metric, cell in ours["metrics"].items():
             assert cell["value"] == pytest.approx(theirs["metrics"][metric]["value"], rel=1e-5)
         if ours["rates"]:
@@ -99,7 +128,7 @@ def test_batches_change_no_response_in_float32(model, evaluator, request_for, tm
 
 
 def test_a_killed_engine_costs_one_batch_and_no_number(model, evaluator, request_for):
-    whole = evaluator.evaluate(request_for(model, fingerprint="undisturbed"))
+    whole = evaluator.evaluate(request_for(model, "tiny_refusal", "undisturbed"))
     killed = []
 
     def kill_once(done, total):
@@ -108,7 +137,7 @@ def test_a_killed_engine_costs_one_batch_and_no_number(model, evaluator, request
             os.kill(killed[0], signal.SIGKILL)
 
     before = evaluator.engine.asked
-    found = evaluator.evaluate(request_for(model, fingerprint="disturbed"), kill_once)
+    found = evaluator.evaluate(request_for(model, "tiny_refusal", "disturbed"), kill_once)
     assert killed and evaluator.engine.pid != killed[0]
     assert found["metrics"] == whole["metrics"] and found["rates"] == whole["rates"]
     assert found["generated"] == LIMIT
@@ -152,12 +181,12 @@ def test_a_stop_text_ends_a_response(model, evaluator, request_for):
 
 def test_sampling_depends_on_the_seed_alone(model, evaluator, request_for):
     def texts(mark, seed):
-        request = request_for(model, fingerprint=mark, seed=seed, generation={"temperature": 1.0})
+        request = request_for(model, "tiny_facts", mark, seed=seed, generation={"temperature": 1.0})
         assert evaluator.evaluate(request)["generated"] == LIMIT
         return pq.read_table(request.folder / "samples.parquet").column("response").to_pylist()
 
     first = texts("a", 0)
-    evaluator.evaluate(request_for(model, "tiny_refusal"))
+    evaluator.evaluate(request_for(model, "tiny_refusal", limit=3))
     assert texts("a again", 0) != texts("c", 1)
     # the fingerprint is part of no seed: an equal model elsewhere draws the same
     assert texts("b", 0) == first
@@ -171,10 +200,14 @@ def test_long_documents_are_cut_into_windows_as_lm_eval_does(model, evaluator):
 
     texts = ["a red lamp was old . " * count for count in (1, 200, 3, 90)]
     torch.set_num_threads(1)
-    reference = HFLM(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval(), batch_size=BATCH)
+    reference = HFLM(
+        AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval(), batch_size=BATCH
+    )
     wanted = reference.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (t,), 0) for t in texts])
     asked = [{"text": text, "seed": None} for text in texts]
-    found = dict(pair for part in evaluator.engine.run(model, "loglikelihood_rolling", asked) for pair in part)
+    found = dict(
+        pair for part in evaluator.engine.run(model, "loglikelihood_rolling", asked) for pair in part
+    )
     assert [found[i]["logprob"] for i in range(4)] == wanted
     assert max(found[i]["tokens"] for i in range(4)) > reference.max_length
 
@@ -205,8 +238,18 @@ def broken(model, to, kind):
     return to
 
 
-@pytest.mark.parametrize("kind", ["truncated", "no weights", "no config", "config not json", "tensor missing",
-                                  "other shape", "no tokenizer"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "truncated",
+        "no weights",
+        "no config",
+        "config not json",
+        "tensor missing",
+        "other shape",
+        "no tokenizer",
+    ],
+)
 def test_a_broken_checkpoint_is_an_error_that_names_it(model, evaluator, request_for, tmp_path, kind):
     path = broken(model, tmp_path / "broken", kind)
     with pytest.raises(HarnessError) as error:
@@ -219,6 +262,6 @@ def test_no_chat_template_is_said(model, evaluator, request_for, tmp_path):
     path = shutil.copytree(model, tmp_path / "plain")
     (path / "chat_template.jinja").unlink()
     with pytest.raises(HarnessError, match="no chat template") as error:
-        evaluator.evaluate(request_for(path))
+        evaluator.evaluate(request_for(path, "tiny_facts"))
     assert "chat_template: false" in error.value.hint
-    assert evaluator.evaluate(request_for(path, chat_template=False))["generated"] == LIMIT
+    assert evaluator.evaluate(request_for(path, "tiny_facts", chat_template=False))["generated"] == LIMIT

@@ -32,8 +32,13 @@ def test_round_trip_is_exact(tmp_path_factory, context, answer):
 def test_the_key_depends_on_model_and_on_every_part_of_the_request(tmp_path):
     one, two = ResponseStore(tmp_path / "r", "model one"), ResponseStore(tmp_path / "r", "model two")
     request = {"kind": "generate", "context": "a", "kwargs": {"do_sample": False}, "repeat": 0, "seed": 0}
-    changes = [{"kind": "loglikelihood"}, {"context": "a "}, {"kwargs": {"do_sample": True}}, {"repeat": 1},
-               {"seed": 1}]
+    changes = [
+        {"kind": "loglikelihood"},
+        {"context": "a "},
+        {"kwargs": {"do_sample": True}},
+        {"repeat": 1},
+        {"seed": 1},
+    ]
     variants = [request, *(request | change for change in changes)]
     keys = {store.key(v) for store in (one, two) for v in variants}
     assert len(keys) == 12
@@ -81,8 +86,10 @@ def test_a_write_that_fails_keeps_nothing_of_its_batch(tmp_path):
     store = ResponseStore(tmp_path / "r", "m")
     store.put([("a", {}, 1)])
     blocker = sqlite3.connect(tmp_path / "r", isolation_level=None)
-    blocker.execute("CREATE TRIGGER no BEFORE INSERT ON responses WHEN NEW.key = 'c' "
-                    "BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    blocker.execute(
+        "CREATE TRIGGER no BEFORE INSERT ON responses WHEN NEW.key = 'c' "
+        "BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+    )
     with pytest.raises(HarnessError, match="disk is full"):
         store.put([("b", {}, 2), ("c", {}, 3)])
     assert store.get(["a", "b", "c"]) == {"a": 1}

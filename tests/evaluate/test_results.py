@@ -44,13 +44,22 @@ def sample(doc_id, filter="none", **values):
 
 
 def test_each_metric_has_its_own_n():
-    samples = [sample(0, refused=1.0, unparsed=0.0), sample(1, complied=0.0, unparsed=1.0),
-               sample(2, refused=0.0, unparsed=0.0)]
-    found = {"alias": "x", "refused,none": 0.5, "refused_stderr,none": "N/A", "complied,none": 0.0,
-             "unparsed,none": 1 / 3}
+    samples = [
+        sample(0, refused=1.0, unparsed=0.0),
+        sample(1, complied=0.0, unparsed=1.0),
+        sample(2, refused=0.0, unparsed=0.0),
+    ]
+    found = {
+        "alias": "x",
+        "refused,none": 0.5,
+        "refused_stderr,none": "N/A",
+        "complied,none": 0.0,
+        "unparsed,none": 1 / 3,
+    }
     assert metrics(found, samples, {"refused": True, "complied": False}) == {
         "refused": {"value": 0.5, "stderr": 0.5, "n": 2, "higher_is_better": True},
-        "complied": {"value": 0.0, "stderr": None, "n": 1, "higher_is_better": False}}
+        "complied": {"value": 0.0, "stderr": None, "n": 1, "higher_is_better": False},
+    }
 
 
 def test_filters_keep_their_names_when_there_are_several():
@@ -69,4 +78,9 @@ def test_repetition_counts_word_four_grams():
 def test_rates_leave_out_what_is_not_told():
     row = {"unparsed": None, "unfinished": 1.0, "empty": 0.0, "truncated": 1.0, "repetition": 0.0}
     assert rates([row, row | {"unfinished": 0.0}]) == {
-        "unparsed": None, "unfinished": 0.5, "empty": 0.0, "truncated": 1.0, "repetition": 0.0}
+        "unparsed": None,
+        "unfinished": 0.5,
+        "empty": 0.0,
+        "truncated": 1.0,
+        "repetition": 0.0,
+    }

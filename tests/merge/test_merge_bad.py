@@ -191,3 +191,26 @@ def test_unused_inputs_are_not_read(inputs, tmp_path):
     assert record["bytes_read"] == sum(info.nbytes for info in inputs.base.tensors.values())
     assert record["passes"] == 1
     assert digests(tmp_path / "out").keys() == {"model.safetensors"}
+
+
+def test_a_whole_model_method_is_handed_the_inputs(inputs, tmp_path):
+    @merge_method("test_whole", title="whole")
+    class Whole:
+        fails: bool = param(False, "whether it fails")
+
+        def build(self, context):
+            if self.fails:
+                raise ValueError("cannot")
+            context.job.to.mkdir()
+            (context.job.to / "roles").write_text(" ".join(context.inputs.experts))
+            return {"steps": 3}
+
+    jobs = [
+        Job(Whole(), tmp_path / "whole"),
+        Job(slow.Add(), tmp_path / "add"),
+        Job(Whole(fails=True), tmp_path / "x"),
+    ]
+    whole, add, failed = merge(inputs, jobs, on_error="record")
+    assert (tmp_path / "whole" / "roles").read_text() == "one two" and whole["steps"] == 3
+    assert (tmp_path / "add" / "config.json").exists() and add["passes"] == 1
+    assert str(failed["error"]) == "cannot"

@@ -11,13 +11,18 @@ def make():
     return lambda name, **settings: configure(registry.method(name), settings)
 
 
-NAMES = ("model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "model.layers.0.input_layernorm.weight",
-         "model.layers.1.mlp.up_proj.weight", "model.norm.weight")  # fmt: skip
+NAMES = (
+    "model.embed_tokens.weight",
+    "model.layers.0.mlp.up_proj.weight",
+    "model.layers.0.input_layernorm.weight",
+    "model.layers.1.mlp.up_proj.weight",
+    "model.norm.weight",
+)
 SHAPES = ((5, 3), (4, 3), (3,), (4, 3), (3,))
 
 
 def drawn(seed, kind):
-    """A model of 45 elements. `grid` has few distinct values, so ties, exact cancellations and zeros abound."""
+    """A model of 45 elements. `grid` has few values, so ties, exact cancellations and zeros abound."""
     rng = np.random.default_rng(seed)
     model = {}
     for name, shape in zip(NAMES, SHAPES, strict=True):

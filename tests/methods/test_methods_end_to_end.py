@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests import helpers_checkpoints as tiny
-from tests.reference import driver
 
 from harness.checkpoint import Checkpoint
 from harness.merge import Inputs, Job, merge
+from tests import helpers_checkpoints as tiny
+from tests.reference import driver
 
 ROLES = ("reasoning", "task")
 CONFIG = {**tiny.CONFIG, "vocab_size": 1500}  # the embedding is two blocks of the smallest size
@@ -93,13 +93,17 @@ def test_the_engine_writes_what_the_driver_computes(family, merged, index):
 
 
 def test_the_threshold_of_ties_is_the_released_codes(make, tmp_path):
-    """It keeps int(d * density) + 1 distinct magnitudes: the (d - int(d * density))-th smallest is kept too."""
+    """int(d * density) + 1 distinct magnitudes: the (d - int(d * density))-th smallest is kept too."""
     base = {"a.weight": torch.zeros(10), "b.weight": torch.zeros(10)}
     steps = torch.arange(1, 21).float()
     for name, model in (("base", base), ("task", {"a.weight": steps[:10], "b.weight": -steps[10:]})):
         tiny.write(tmp_path / name, model)
     base, task = (Checkpoint.open(tmp_path / name) for name in ("base", "task"))
-    merge(Inputs(base, {"task": task}, tmp_path / "base"), [Job(make("ties", density=0.25), tmp_path / "to")], threads=1)
+    merge(
+        Inputs(base, {"task": task}, tmp_path / "base"),
+        [Job(make("ties", density=0.25), tmp_path / "to")],
+        threads=1,
+    )
     merged = load_file(tmp_path / "to" / "model.safetensors")
     assert merged["a.weight"].tolist() == [0] * 10
     assert merged["b.weight"].tolist() == [0] * 4 + [-15, -16, -17, -18, -19, -20]
@@ -138,7 +142,9 @@ def run_mergekit(folder, method, by_role, parameters):
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
 
-    if method == "linear":  # there the base is a model like the others, and is named to fix the config's donor
+    if (
+        method == "linear"
+    ):  # there the base is a model like the others, and is named to fix the config's donor
         by_role = {"base": 0.0, **by_role}
     models = [{"model": str(folder / role), "parameters": {"weight": w}} for role, w in by_role.items()]
     config = {"merge_method": method, "models": models, "parameters": parameters, "dtype": "float32",

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from tests.methods.conftest import drawn
-from tests.reference import driver
 
 from harness.ops import uniform
+from tests.methods.conftest import drawn
+from tests.reference import driver
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -29,7 +29,14 @@ def test_far_offsets_are_reached_without_counting_up_to_them():
 
 
 def test_seed_role_and_name_each_change_the_numbers():
-    names = [(0, "task", "w"), (1, "task", "w"), (0, "other", "w"), (0, "task", "v"), (0, "taskw", ""), (0, "", "taskw")]
+    names = [
+        (0, "task", "w"),
+        (1, "task", "w"),
+        (0, "other", "w"),
+        (0, "task", "v"),
+        (0, "taskw", ""),
+        (0, "", "taskw"),
+    ]
     streams = [uniform(*key, 0, 64) for key in names]
     for i, one in enumerate(streams):
         assert all(not torch.equal(one, other) for other in streams[:i])
@@ -45,7 +52,10 @@ def test_they_are_uniform_and_independent_enough():
     assert 0 <= numbers.min() and numbers.max() < 1
     assert stats.kstest(numbers, "uniform").pvalue > 1e-3
     other = uniform(0, "reasoning", "model.embed_tokens.weight", 0, 1_000_000).numpy().astype(np.float64)
-    assert abs(np.corrcoef(numbers, other)[0, 1]) < 5e-3 and abs(np.corrcoef(numbers[1:], numbers[:-1])[0, 1]) < 5e-3
+    assert (
+        abs(np.corrcoef(numbers, other)[0, 1]) < 5e-3
+        and abs(np.corrcoef(numbers[1:], numbers[:-1])[0, 1]) < 5e-3
+    )
 
 
 @pytest.mark.parametrize("density", [0.1, 0.5, 0.97])

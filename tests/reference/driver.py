@@ -1,4 +1,4 @@
-"""A slow, plain answer to what the merge contract means: whole tensors as one block each, everything in memory.
+"""What the merge contract means, slowly and plainly: each tensor is one block, everything is in memory.
 
 `merge(method, base, experts, scores)` drives `prepare` and `merge` as an engine does, and resolves `Cut` and
 `Reduce` from their docstrings by sorting and adding up all elements. It shares no code with the engine.
@@ -15,23 +15,25 @@ from harness.method import Cut, Layout, Reduce, TensorGroup
 
 
 def groups_of(base, experts, scores=None, seed=0):
-    """One `TensorGroup` per tensor, in order. All arguments are name -> float32 array, experts and scores nested."""
+    """One `TensorGroup` per tensor, in order. Models are name -> float32 array."""
     made = []
     layers = [int(name.split(".")[2]) for name in base if name.startswith("model.layers.")]
     for name, weights in base.items():
         inside = name.startswith("model.layers.")
-        made.append(TensorGroup(
-            name=name,
-            module=".".join(name.split(".")[3 if inside else 1 if name.startswith("model.") else 0:-1]),
-            layer=int(name.split(".")[2]) if inside else None,
-            depth=max(layers, default=-1) + 1,
-            shape=tuple(weights.shape),
-            offset=0,
-            base=flat(weights),
-            experts={role: flat(expert[name]) for role, expert in experts.items()},
-            scores={key: flat(score[name]) for key, score in (scores or {}).items()},
-            seed=seed,
-        ))
+        made.append(
+            TensorGroup(
+                name=name,
+                module=".".join(name.split(".")[3 if inside else 1 if name.startswith("model.") else 0 : -1]),
+                layer=int(name.split(".")[2]) if inside else None,
+                depth=max(layers, default=-1) + 1,
+                shape=tuple(weights.shape),
+                offset=0,
+                base=flat(weights),
+                experts={role: flat(expert[name]) for role, expert in experts.items()},
+                scores={key: flat(score[name]) for key, score in (scores or {}).items()},
+                seed=seed,
+            )
+        )
     return made
 
 
@@ -44,7 +46,9 @@ def merge(method, base, experts, scores=None, seed=0):
         before = [t.clone() for t in inputs(group)]
         out = method.merge(group, state)
         assert out.shape == group.base.shape and out.dtype == torch.float32
-        assert all(same_bits(a, b) for a, b in zip(before, inputs(group), strict=True)), "inputs were written into"
+        assert all(same_bits(a, b) for a, b in zip(before, inputs(group), strict=True)), (
+            "inputs were written into"
+        )
         assert all(out.data_ptr() != t.data_ptr() for t in inputs(group)), "an input was handed back"
         merged[group.name] = out.reshape(group.shape).numpy()
     return merged
@@ -125,8 +129,14 @@ class NaiveReduced:
     def __init__(self, request, parts):
         combine = {"sum": np.sum, "max": np.max, "min": np.min}[request.op]
         self.values = {
-            name: torch.tensor(combine(np.concatenate(
-                [request.values(group).numpy().astype(np.float64) for group in groups], axis=-1), axis=-1))
+            name: torch.tensor(
+                combine(
+                    np.concatenate(
+                        [request.values(group).numpy().astype(np.float64) for group in groups], axis=-1
+                    ),
+                    axis=-1,
+                )
+            )
             for name, groups in parts.items()
         }
 

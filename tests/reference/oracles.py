@@ -1,6 +1,6 @@
-"""The merge methods once more, from the papers' formulas: float64, numpy, whole models, loops. Slow on purpose.
+"""The merge methods once more, from the papers' formulas: float64, numpy, whole models, slow on purpose.
 
-A model is name -> float32 array; experts are role -> model; statistics are role -> model. Task vectors are float32
+A model is name -> float32 array; experts and statistics are role -> model. Task vectors are float32
 differences (that is their definition); everything after is float64. Nothing here imports the harness.
 """
 
@@ -10,8 +10,10 @@ import numpy as np
 
 
 def taus(base, experts):
-    return {role: {n: (e[n] - base[n]).astype(np.float32).astype(np.float64) for n in base}
-            for role, e in experts.items()}
+    return {
+        role: {n: (e[n] - base[n]).astype(np.float32).astype(np.float64) for n in base}
+        for role, e in experts.items()
+    }
 
 
 def linear(base, experts, weights):
@@ -74,8 +76,12 @@ def dare(base, experts, kept, density, scale, weights, rescale, variant, trim):
 
 def ranked(scores, end, eligible, names):
     """Positions (name, flat index) from one end on; ties by tensor order, then index."""
-    found = [(float(v), order, i, n) for order, n in enumerate(names) for i, v in enumerate(scores[n].ravel())
-             if (n, i) in eligible]
+    found = [
+        (float(v), order, i, n)
+        for order, n in enumerate(names)
+        for i, v in enumerate(scores[n].ravel())
+        if (n, i) in eligible
+    ]
     found.sort(key=lambda f: (-f[0] if end == "highest" else f[0], f[1], f[2]))
     return [(n, i) for _, _, i, n in found]
 
@@ -83,11 +89,15 @@ def ranked(scores, end, eligible, names):
 def band(scores, lo, hi, end, scope="global", exclude=(), nonzero=False):
     """The set of positions ranked from int(lo * n) to int(hi * n)."""
     selected = set()
-    for names in ([list(scores)] if scope == "global" else [[n] for n in scores]):
-        eligible = {(n, i) for n in names for i, v in enumerate(scores[n].ravel())
-                    if n not in exclude and (v > 0 or not nonzero)}
+    for names in [list(scores)] if scope == "global" else [[n] for n in scores]:
+        eligible = {
+            (n, i)
+            for n in names
+            for i, v in enumerate(scores[n].ravel())
+            if n not in exclude and (v > 0 or not nonzero)
+        }
         order = ranked(scores, end, eligible, names)
-        selected |= set(order[int(lo * len(order)):int(hi * len(order))])
+        selected |= set(order[int(lo * len(order)) : int(hi * len(order))])
     return selected
 
 
@@ -106,7 +116,7 @@ def resolve(chosen, rule):
         if rule in ("task_first", "reasoning_first"):
             tasks = [r for r in chosen if r != "reasoning"]
             order = [*tasks, "reasoning"] if rule == "task_first" else ["reasoning", *tasks]
-            others = [r for r in order[:order.index(role)] if r in chosen]
+            others = [r for r in order[: order.index(role)] if r in chosen]
         kept[role] = mine - set().union(*[chosen[r] for r in others])
     return kept
 
@@ -122,12 +132,17 @@ def add(base, experts, chosen, scales):
 
 def led_masks(on_expert, on_base, shares, scope):
     """`on_expert`, `on_base`: role -> SNIP statistic of the expert, and of the base on that expert's data."""
-    elected = {role: band(on_expert[role], 0, share, "highest", scope) & band(on_base[role], 0, share, "highest", scope)
-               for role, share in shares.items()}
+    elected = {
+        role: band(on_expert[role], 0, share, "highest", scope)
+        & band(on_base[role], 0, share, "highest", scope)
+        for role, share in shares.items()
+    }
     return resolve(elected, "drop_both")
 
 
-def reasonany_masks(on_expert, on_base, spans, ends, *, scope, granularity, elect, exclusion, exclude, nonzero):
+def reasonany_masks(
+    on_expert, on_base, spans, ends, *, scope, granularity, elect, exclusion, exclude, nonzero
+):
     """`spans` is role -> (lo, hi), `ends` role -> highest or lowest; only the roles in `spans` take part."""
     chosen = {}
     for role, (lo, hi) in spans.items():

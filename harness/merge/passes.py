@@ -1,0 +1,208 @@
+"""The passes over the inputs: the rounds of `prepare`, and the one that writes. Imports torch."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from harness.checkpoint import fit
+from harness.checkpoint.blocks import TORCH
+from harness.checkpoint.read import FLOATS, SIZES, Checkpoint, TensorInfo
+from harness.errors import HarnessError
+from harness.measure import peak_mib
+from harness.merge.block import BASE, Block, InputError, Sources, Unit, mergeable, place_of, units_of
+from harness.merge.requests import Preparation
+from harness.merge.rounds import InPlaceError, Round
+from harness.merge.underway import Run
+from harness.merge.workers import Workers
+from harness.method import Layout
+
+
+class Passes:
+    """The passes over the inputs that all streaming jobs of a merge share."""
+
+    def __init__(
+        self,
+        inputs: Any,
+        runs: list[Run],
+        workers: Workers,
+        progress: Callable[[str, int, int], None],
+        allow_nonfinite: bool,
+    ) -> None:
+        self.inputs, self.runs, self.workers, self.progress = inputs, runs, workers, progress
+        self.seconds: dict[str, float] = {}
+        self.passes = 0
+        self.sources = Sources(allow_nonfinite)
+        self.roles = tuple(inputs.experts)
+        wanted = fit.outputs(inputs.base)
+        self.weights = {name: info for name, info in wanted.items() if mergeable(info)}
+        self.copied = {name: info for name, info in wanted.items() if name not in self.weights}
+        self.units = units_of(self.weights, workers.block)
+        layers = [layer for layer, _ in map(place_of, wanted) if layer is not None]
+        self.depth = max(layers, default=-1) + 1
+        self.sources.places[BASE] = inputs.base.tensors
+        for role, expert in inputs.experts.items():
+            self.sources.places["expert", role] = fit.matched(inputs.base, expert, role)
+        for one in runs:
+            for key, scores in one.job.scores.items():
+                self.sources.places["statistic", str(scores.path)] = self._statistic(key, scores)
+        self._lock = threading.Lock()
+
+    def carry_out(self, warnings: list[str]) -> None:
+        """Prepare, write and finish every job."""
+        for one in self.runs:
+            one.output.open()
+            one.resumed = len(one.output.done)
+        self._timed("prepare", self._prepare)
+        self._timed("merge", self._merge)
+        for one in self._alive():
+            with one.guarded():
+                one.record = self._record(one, warnings)
+                one.record["warnings"] = [*warnings, *one.output.finish(one.record)]
+
+    def close(self) -> None:
+        self.sources.reader.close()
+        for one in self.runs:
+            one.output.close()
+            if one.error is not None and not isinstance(one.error, OSError):
+                one.output.discard()
+
+    def _timed(self, phase: str, work: Callable[[], None]) -> None:
+        begun = time.perf_counter()
+        work()
+        self.seconds[phase] = round(time.perf_counter() - begun, 4)
+
+    def _alive(self) -> list[Run]:
+        return [one for one in self.runs if one.error is None]
+
+    def _group(self, unit: Unit) -> Block:
+        return Block(unit, self.depth, self.sources, self.workers.buffers, self.roles)
+
+    def _prepare(self) -> None:
+        for one in self.runs:
+            if one.output.done >= set(self.weights):
+                continue  # killed when all was written
+            with one.guarded():
+                one.preparation = Preparation(
+                    one.job.method, Layout(self.roles, tuple(self.weights), one.job.seed)
+                )
+        while waiting := [one for one in self._alive() if one.preparation and one.preparation.asks]:
+            asked = Round(waiting, self.units, self._group, self.workers)
+            asked.answer(lambda done, total: self.progress("prepare", done, total))
+            self.passes += asked.passes
+
+    def _merge(self) -> None:
+        for one in self._alive():
+            one.left = Counter(unit.name for unit in self.units if unit.name not in one.output.done)
+            for name, info in self.weights.items():
+                if info.numel == 0 and name not in one.output.done:
+                    one.output.written(name)
+        units = [unit for unit in self.units if any(unit.name in one.left for one in self._alive())]
+        done = 0
+
+        def work(unit: Unit) -> None:
+            nonlocal done
+            with self._group(unit) as group:
+                for one in self._alive():
+                    if unit.name in one.left:
+                        self._merge_block(one, group)
+            with self._lock:
+                done += 1
+                self.progress("merge", done, len(units))
+
+        self.passes += bool(units)
+        self.workers.each(units, work)
+        self._copy()
+
+    def _merge_block(self, one: Run, group: Block) -> None:
+        begun = time.perf_counter()
+        try:
+            merged = one.job.method.merge(group.view(one.job.seed, one.job.scores), one.preparation.state)
+            if not isinstance(merged, torch.Tensor) or merged.shape != (group.length,):
+                what = (
+                    f"shape {list(merged.shape)}"
+                    if isinstance(merged, torch.Tensor)
+                    else type(merged).__name__
+                )
+                raise HarnessError(
+                    f"{one.name} returned {what} for a block of {group.length} elements of `{group.name}`",
+                    "return the merged block, a 1-D tensor",
+                )
+        except InputError:
+            raise
+        except Exception as error:
+            one.error = error
+            return
+        if group.written_into():
+            raise InPlaceError(
+                f"{one.name} changes its input in place in `{group.name}`",
+                "work on copies: the blocks are shared by all methods",
+            )
+        self._store(one, group, merged)
+        if one.error is not None:
+            return
+        with self._lock:
+            one.method_seconds += time.perf_counter() - begun
+            one.left[group.name] -= 1
+            last = one.left[group.name] == 0
+        if last:
+            one.output.written(group.name)
+
+    def _store(self, one: Run, group: Block, merged: torch.Tensor) -> None:
+        """Round a block once to the stored dtype and put it in its place."""
+        code, _ = one.output.tensors[group.name]
+        if not self.sources.allow_nonfinite and (bad := _unstorable(merged, code)):
+            one.error = HarnessError(
+                f"{one.name} made {bad} values in `{group.name}` that {FLOATS[code]} cannot hold",
+                "check its parameters, or store a wider dtype",
+            )
+            return
+        one.output.write(group.name, group.offset * SIZES[code], self.workers.buffers.stored(merged, code))
+
+    def _copy(self) -> None:
+        """Tensors of whole numbers, from the base as they are."""
+        for one in self._alive():
+            for name, info in self.copied.items():
+                if name not in one.output.done:
+                    data = memoryview(bytearray(info.nbytes))
+                    self.sources.reader.read(info, 0, data)
+                    one.output.write(name, 0, data)
+                    one.output.written(name)
+
+    def _statistic(self, key: str, scores: Checkpoint) -> dict[str, TensorInfo]:
+        """The statistic's tensors for the model's weights. Raises `HarnessError` when one is missing or
+        unlike."""
+        for name, info in self.weights.items():
+            found = scores.tensors.get(name)
+            if found is None or found.shape != info.shape or found.dtype not in FLOATS:
+                held = "nothing" if found is None else f"{found.dtype} {list(found.shape)}"
+                raise HarnessError(
+                    f"statistic `{key}` ({scores.path}) has {held} for `{name}` {list(info.shape)}",
+                    "compute it again for these models",
+                )
+        return scores.tensors
+
+    def _record(self, one: Run, warnings: list[str]) -> dict[str, Any]:
+        return {
+            "seconds": dict(self.seconds),
+            "method_seconds": round(one.method_seconds, 4),
+            "peak_mib": peak_mib(),
+            "bytes_read": self.sources.reader.nbytes,
+            "bytes_written": one.output.layout.nbytes,
+            "passes": self.passes,
+            "resumed": one.resumed,
+            "warnings": warnings,
+        }
+
+
+def _unstorable(values: torch.Tensor, code: str) -> int:
+    """How many of `values` are not finite in the stored dtype."""
+    if code != "F16" and math.isfinite(values.sum().item()):
+        return 0
+    return int((~torch.isfinite(values.to(TORCH[code]))).sum())
