@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness import inputs
 from harness.evaluate.task_file import Column
 from harness.plan import EvalStep, Plan, RowStep
 from harness.recipe import code_hash, file_of
@@ -132,17 +133,19 @@ def _heading(task: str, column: Column) -> Heading:
 
 def _row(plan: Plan, step: RowStep) -> BoardRow:
     cells: dict[tuple[str, str], Cell] = {}
+    made, stale = step.folder.done(), False
     for evaluation in plan.evals_of(step):
-        cells.update(_cells(evaluation))
-    made = step.folder.done()
-    method = type(step.method).method_name if step.is_merge else None
-    stale = bool(step.is_merge and made and made.get("code") != code_hash(file_of(type(step.method))))
-    parameters = getattr(step.recipe, "parameters", {})
+        done = evaluation.folder.done()
+        cells.update(_cells(evaluation, done))
+        # weights rebuilt by newer code than the ones this evaluation saw
+        stale |= bool(done) and done.get("fingerprint") != made.get("fingerprint")
+    if step.is_merge and made:
+        stale |= made.get("code") != code_hash(file_of(type(step.method)))
     return BoardRow(
         step.label,
         step.role,
-        method,
-        parameters,
+        type(step.method).method_name if step.is_merge else None,
+        getattr(step.recipe, "parameters", {}),
         str(step.folder.path),
         cells,
         stale=stale,
@@ -151,14 +154,14 @@ def _row(plan: Plan, step: RowStep) -> BoardRow:
     )
 
 
-def _cells(step: EvalStep) -> dict[tuple[str, str], Cell]:
-    done = step.folder.done()
+def _cells(step: EvalStep, done: dict[str, Any]) -> dict[tuple[str, str], Cell]:
+    known = {column.key for column in step.task.columns}
     return {
         (step.task.name, key): Cell(
             found["value"], found["stderr"], found["n"], done.get("rates", {}), str(step.folder.path)
         )
         for key, found in done.get("metrics", {}).items()
-        if key in {column.key for column in step.task.columns}
+        if key in known
     }
 
 
@@ -225,6 +228,7 @@ def _footnotes(plan: Plan, rows: list[BoardRow]) -> list[str]:
         notes.append(
             "† merged by an older version of the method's code; `harness clean --rows LABEL` makes it anew"
         )
+    notes += inputs.footnotes(plan)
     profiles = sorted({task.header.get("profile", "standard") for task in plan.tasks})
     notes.append(f"task profile: {', '.join(profiles)} · decoding by role: " + _decoding(plan))
     return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ def print_list(kind: str | None, as_json: bool) -> None:
     if kind is not None and kind not in registry.KINDS:
         raise HarnessError(f"nothing is listed under `{kind}`", nearest(kind, registry.KINDS))
     kinds = [kind] if kind else list(registry.KINDS)
-    found = {k: [_entry(plugin) for plugin in registry.find(k).values()] for k in kinds}
+    found = {k: [e for plugin in registry.find(k).values() for e in _entries(plugin)] for k in kinds}
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
@@ -33,6 +34,17 @@ def print_list(kind: str | None, as_json: bool) -> None:
             line.append(f"does not load: {e['error']}" if e["error"] else e["title"])
             line.append(f"  {e['source']}", style="dim")
             console.print(line)
+
+
+def _entries(plugin: registry.Plugin) -> list[dict[str, Any]]:
+    """What a plugin file offers: itself, or all the variants of a method file that has variants."""
+    try:
+        if plugin.kind != "methods" or not registry.has_variants(plugin):
+            return [_entry(plugin)]
+        names = registry.load(plugin).variants()
+    except HarnessError as error:
+        return [{**_entry(plugin), "error": f"{error.message}; {error.hint}"}]
+    return [_entry(replace(plugin, name=f"{plugin.name}:{name}")) for name in names]
 
 
 def _entry(plugin: registry.Plugin) -> dict[str, Any]:
@@ -52,7 +64,8 @@ def _entry(plugin: registry.Plugin) -> dict[str, Any]:
 
 def _title(plugin: registry.Plugin) -> str:
     if plugin.kind == "methods":
-        method = registry.method(str(plugin.path))
+        _, colon, variant = plugin.name.partition(":")
+        method = registry.method(f"{plugin.path}{colon}{variant}")
         return f"{method.title}  {method.paper}".rstrip()
     if plugin.kind == "reports":
         registry.report(str(plugin.path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -110,30 +111,56 @@ def options(*names: str) -> Callable[[Callable], Callable]:
             metavar="KEY=VALUE",
             help="A parameter of the method; repeatable.",
         ),
+        "allow_nonfinite": click.option(
+            "--allow-nonfinite", is_flag=True, help="Merge models that hold NaN or infinity."
+        ),
     }
     return lambda function: functools.reduce(lambda f, name: known[name](f), reversed(names), function)
 
 
 @main.command()
-@options("family", "methods", "tasks", "limit", "results")
-def compare(family: str, methods: str | None, tasks: str | None, limit: int | None, results: Path) -> None:
+@options("family", "methods", "tasks", "limit", "results", "allow_nonfinite")
+def compare(
+    family: str,
+    methods: str | None,
+    tasks: str | None,
+    limit: int | None,
+    results: Path,
+    allow_nonfinite: bool,
+) -> None:
     """Merge with every method, evaluate every merge, print and write the table."""
     from harness import verbs
 
-    sys.exit(verbs.compare(family, _split(methods), _split(tasks), limit, results))
+    sys.exit(verbs.compare(family, _split(methods), _split(tasks), limit, results, allow_nonfinite))
 
 
 @main.command()
 @click.argument("method")
-@options("family", "set", "results")
+@options("family", "set", "results", "allow_nonfinite")
 @click.option(
     "--to", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new checkpoint's folder."
 )
-def merge(method: str, family: str, settings: tuple[str, ...], results: Path, to: Path) -> None:
+@click.option(
+    "--shard-size",
+    default="5GB",
+    show_default=True,
+    metavar="SIZE",
+    help="Most bytes of one file: 500MB, 2GiB.",
+)
+def merge(
+    method: str,
+    family: str,
+    settings: tuple[str, ...],
+    results: Path,
+    allow_nonfinite: bool,
+    to: Path,
+    shard_size: str,
+) -> None:
     """Merge a family's models with one METHOD into a checkpoint folder."""
     from harness import verbs
 
-    sys.exit(verbs.merge(method, family, _settings(settings), results, to))
+    engine = {"allow_nonfinite": allow_nonfinite, "shard_bytes": _bytes(shard_size)}
+    sys.exit(verbs.merge(method, family, _settings(settings), results, to, engine))
 
 
 @main.command(name="eval")
@@ -165,6 +192,15 @@ def show(kind: str, name: str, as_json: bool) -> None:
     from harness import catalogue
 
     catalogue.print_one(kind, name, as_json)
+
+
+@main.command()
+@click.argument("file")
+def check(file: str) -> None:
+    """Put a merge method (a FILE, or a name) through the contract, on small random models."""
+    from harness import contract
+
+    sys.exit(contract.check_file(file))
 
 
 @main.command()
@@ -211,6 +247,17 @@ def _split(text: str | None) -> list[str] | None:
     if not names:
         raise HarnessError(f"an empty list: {text!r}", "write names with commas between them: `ties,dare`")
     return names
+
+
+def _bytes(text: str) -> int:
+    """`5GB`, `500MB`, `2GiB` or a plain number."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    size = 0
+    if found:
+        size = int(float(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2].upper() or " "))
+    if size < 1:
+        raise HarnessError(f"--shard-size {text!r} is no size", "for example 5GB, 500MB or 2GiB")
+    return size
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:

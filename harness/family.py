@@ -20,9 +20,11 @@ class Strict(BaseModel):
 
 
 class Expert(Strict):
-    """One expert: a hub id, `id@revision` or path, and the name its row carries (default: its role)."""
+    """One expert: a hub id, `id@revision` or path, and the name its row carries (default: its role). A LoRA
+    adapter is applied to the base, or to the model `on`."""
 
     model: str
+    on: str | None = None
     label: str | None = None
 
 
@@ -79,6 +81,7 @@ class Family(Strict):
     base: str
     experts: dict[str, Expert] = Field(min_length=1)
     tokenizer: str | None = None
+    vocab: Literal["error", "base", "intersect", "union"] = "error"
     calibration: dict[str, Calibration] = {}
     tasks: list[str] = []
     split: str = "test"
@@ -133,13 +136,18 @@ class Family(Strict):
         """The folder of the base or of an expert's checkpoint, fetched from the hub when it is an id."""
         return model_path(self.base if role == "base" else self.experts[role].model, self.folder)
 
+    def on_path(self, role: str) -> Path | None:
+        """The folder of the model that an expert's adapter is applied to; None for the base."""
+        on = self.experts[role].on
+        return None if on is None else model_path(on, self.folder)
+
     def rows(self) -> list[Row]:
-        """The merge rows in file order; without `methods:`, every method that finds what it needs."""
+        """The merge rows in file order; without `methods:`, every streaming method."""
         rows = []
         for label, settings in self.methods.items():
             settings = dict(settings or {})
             rows.append(Row(label=label, method=settings.pop("method", label), settings=settings))
-        return rows or [Row(label=name, method=name) for name in sorted(registry.find("methods"))]
+        return rows or [Row(label=name, method=name) for name in registry.streaming_methods()]
 
 
 def load_family(name: str) -> Family:
@@ -203,19 +211,20 @@ def model_path(ref: str, folder: Path) -> Path:
             f"no checkpoint at {path}", "a folder with config.json and *.safetensors, or a hub id `org/name`"
         )
     name, _, revision = ref.partition("@")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision or None,
-                allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"],
-            )
-        )
+        found = _fetched(name, revision, "*.safetensors")
+        # only then: repositories that have both hold the same weights twice
+        return found if any(found.glob("*.safetensors")) else _fetched(name, revision, "pytorch_model*.bin")
     except Exception as error:  # the hub client has many exception types; all mean: not obtained
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HarnessError(
             f"cannot fetch `{ref}` from the hub: {type(error).__name__}: {reason}",
             f"check the network and `hf auth login`, or give a local path; {path} does not exist",
         ) from error
+
+
+def _fetched(name: str, revision: str, weights: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = [weights, "*.json", "*.jinja", "*.model", "*.txt"]
+    return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))

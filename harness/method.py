@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError, nearest
+from harness.values import check_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,17 +53,25 @@ class Need:
 
     `role` names the expert whose calibration data is used; `model` says whether the statistic is taken on
     that expert or on the base with the same data. Kinds: `gradient` E|g|, `snip` E|w*g|, `fisher` E[g^2],
-    `snip_squared` E[(w*g)^2]; expectations over samples, batch size 1.
+    `snip_squared` E[(w*g)^2]; expectations over samples, batch size 1. `votes` is the share of samples with
+    g*w + penalty * F * (theta_against - theta)^2 <= 0, F the `snip_squared` statistic of the expert `against`
+    on its own data. `profile: official` computes as ReasonAny's code does: text padded to `max_tokens`, loss
+    on the padding too, the base's tokenizer, and weights, gradients and sums in bfloat16.
     """
 
     role: str
-    kind: Literal["gradient", "snip", "fisher", "snip_squared"] = "gradient"
+    kind: Literal["gradient", "snip", "fisher", "snip_squared", "votes"] = "gradient"
     model: Literal["expert", "base"] = "expert"
     loss_on: Literal["all", "completion"] = "all"
+    profile: Literal["paper", "official"] = "paper"
+    against: str | None = None
+    penalty: float = 0.0
 
     @property
     def key(self) -> str:
-        return f"{self.role}.{self.kind}" + (".base" if self.model == "base" else "")
+        name = f"{self.role}.{self.kind}" + (".base" if self.model == "base" else "")
+        name += ".official" if self.profile == "official" else ""
+        return name if self.against is None else f"{name}.{self.against}.{self.penalty:g}"
 
 
 @dataclass
@@ -112,13 +121,18 @@ class TensorGroup:
     def at(self, value: Any) -> Any:
         """`value` at this tensor's depth: a list is interpolated linearly from the first layer to the last
         (tensors outside the layers take the nearer end); anything else is returned as it is."""
-        if not isinstance(value, (list, tuple)):
-            return value
-        if self.layer is None or self.depth < 2 or len(value) == 1:
-            return value[0] if self.layer is not None or self.module.startswith("embed") else value[-1]
-        place = self.layer / (self.depth - 1) * (len(value) - 1)
-        low = min(int(place), len(value) - 2)
-        return value[low] + (value[low + 1] - value[low]) * (place - low)
+        return at_depth(value, self.layer, self.depth, self.module)
+
+
+def at_depth(value: Any, layer: int | None, depth: int, module: str) -> Any:
+    """See `TensorGroup.at`."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    if layer is None or depth < 2 or len(value) == 1:
+        return value[0] if layer is not None or module.startswith("embed") else value[-1]
+    place = layer / (depth - 1) * (len(value) - 1)
+    low = min(int(place), len(value) - 2)
+    return value[low] + (value[low + 1] - value[low]) * (place - low)
 
 
 BlockFunction = Callable[[TensorGroup], "Tensor"]
@@ -130,20 +144,36 @@ class Cut:
 
     `values(group)` gives one non-negative float32 per element; `where(group)` (bool) narrows the elements
     that are ranked. `keep` is the share of them that is kept: k = int(keep * eligible) elements (of the
-    whole model, or of each tensor for `scope="tensor"`). `ties="exact"` keeps exactly k, broken by tensor
-    order then index; `ties="all"` keeps every element equal to the threshold.
+    whole model, or of each tensor for `scope="tensor"`, where `keep` may be a list over depth).
+    `ties="exact"` keeps exactly k, broken by tensor order then index; `ties="all"` keeps every element equal
+    to the threshold.
     k is raised to `at_least`, then by `extra`, and is never more than the eligible elements: `count` says it.
     The result is a `Threshold`.
     """
 
     values: BlockFunction
-    keep: float
+    keep: float | Sequence[float]
     end: Literal["highest", "lowest"] = "highest"
     scope: Literal["global", "tensor"] = "global"
     where: BlockFunction | None = None
     ties: Literal["exact", "all"] = "exact"
     at_least: int = 0
-    extra: int = 0  # TIES' released code keeps int(d * K) + 1: its threshold is the (d - int(d * K))-th smallest
+    extra: int = 0  # TIES' code keeps int(d * K) + 1: its threshold is the (d - int(d * K))-th smallest
+
+    def __post_init__(self) -> None:
+        if isinstance(self.keep, (list, tuple)):
+            object.__setattr__(self, "keep", tuple(self.keep))
+            if self.scope == "global":
+                raise HarnessError(
+                    f"a share over depth, {list(self.keep)}, in a ranking over the whole model",
+                    "one number, or rank within each tensor (`scope: tensor`)",
+                )
+
+    def at(self, layer: int | None, depth: int, module: str) -> Cut:
+        """This cut for one tensor: a `keep` over depth becomes the number at its place."""
+        if not isinstance(self.keep, tuple):
+            return self
+        return dataclasses.replace(self, keep=at_depth(self.keep, layer, depth, module))
 
     def count(self, eligible: int) -> int:
         """k, the number of elements to keep of `eligible` ones (ties under `ties="all"` come on top)."""
@@ -198,7 +228,8 @@ def merge_method(
 
     The class becomes a frozen dataclass. It must define `merge(self, group, state)` (and may define the
     generator `prepare(self, layout)`), or `build(self, context)`. It may define `needs(self, roles)` -> the
-    statistics it reads, and `degenerate(self, roles)` -> sentences about settings that change nothing.
+    statistics it reads, `reads_rows(self, roles)` -> the roles whose calibration rows it trains on, and
+    `degenerate(self, roles)` -> sentences about settings that change nothing.
     """
 
     def tag(cls: type) -> type:
@@ -246,52 +277,3 @@ def configure(method: type, settings: Mapping[str, Any]) -> Any:
         return method(**settings)
     except ValueError as error:  # a method's own __post_init__ says what does not go together
         raise HarnessError(f"method `{name}`: {error}", f"see `harness show method {name}`") from error
-
-
-def check_value(what: str, value: Any, hint: Any, spec: Param) -> None:
-    """Raise `HarnessError` unless `value` fits the annotation `hint` and the range of `spec`."""
-    if not _fits(value, hint):
-        raise HarnessError(f"{what} is {value!r}", f"expected {_spell(hint)}")
-    numbers: Iterable[Any] = value if isinstance(value, (list, tuple)) else [value]
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            continue
-        low, high = spec.low, spec.high
-        if number != number or (low is not None and number < low) or (high is not None and number > high):
-            span = f"{'' if low is None else f'{low:g} <= '}value{'' if high is None else f' <= {high:g}'}"
-            raise HarnessError(f"{what} is {number!r}, out of range", span)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
-    if origin is Literal:
-        return value in args
-    if origin is list:
-        return isinstance(value, (list, tuple)) and bool(value) and all(_fits(v, args[0]) for v in value)
-    if origin is dict:
-        return isinstance(value, Mapping) and all(_fits(v, args[1]) for v in value.values())
-    if args:  # a union
-        return any(_fits(value, a) for a in args)
-    if hint is type(None) or hint is None:
-        return value is None
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def _spell(hint: Any) -> str:
-    if typing.get_origin(hint) is Literal:
-        return "one of " + ", ".join(f"`{a}`" for a in typing.get_args(hint))
-    if typing.get_args(hint) and typing.get_origin(hint) not in (list, dict):
-        return " or ".join(_spell(a) for a in typing.get_args(hint))
-    return {
-        float: "a number",
-        int: "a whole number",
-        bool: "true or false",
-        str: "text",
-        type(None): "null",
-    }.get(hint, str(hint).replace("typing.", ""))

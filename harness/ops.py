@@ -8,7 +8,7 @@ multiply-add), so a block's bits do not depend on where its tensor was cut.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -59,15 +59,34 @@ def add_scaled(base: Tensor, delta: Tensor, scale: float) -> Tensor:
 
 
 def add_selected(
-    base: Tensor, deltas: Mapping[str, Tensor], masks: Mapping[str, Tensor], scales: Mapping[str, float]
+    base: Tensor,
+    deltas: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    scales: Mapping[str, float],
+    rounded: Callable[[Tensor], Tensor] = lambda tensor: tensor,
 ) -> Tensor:
-    """base + sum_i scale_i * (mask_i . delta_i); where no mask selects, the base bit for bit."""
+    """base + sum_i scale_i * (mask_i . delta_i), every product and sum `rounded`; where no mask selects, the
+    base bit for bit."""
     merged = base.clone()
     for role, mask in masks.items():
         if scales[role] != 0:
-            added = deltas[role] if scales[role] == 1 else deltas[role] * scales[role]
-            merged = merged.where(~mask, merged + added)
+            added = deltas[role] if scales[role] == 1 else rounded(deltas[role] * scales[role])
+            merged = merged.where(~mask, rounded(merged + added))
     return merged
+
+
+def add_in_bf16(
+    base: Tensor, experts: Mapping[str, Tensor], masks: Mapping[str, Tensor], scales: Mapping[str, float]
+) -> Tensor:
+    """As `add_selected`, with the models, the task vectors and every product and sum in bfloat16."""
+    base = bf16(base)
+    deltas = {role: bf16(bf16(experts[role]) - base) for role in masks}
+    return add_selected(base, deltas, masks, scales, bf16)
+
+
+def bf16(tensor: Tensor) -> Tensor:
+    """Rounded to bfloat16, as float32: what one operation of a computation in bfloat16 gives."""
+    return tensor.bfloat16().float()
 
 
 def elect_sign(sums: Tensor, majority: float) -> Tensor:
@@ -86,11 +105,53 @@ def disjoint_mean(deltas: Iterable[Tensor], sign: Tensor) -> Tensor:
     return sums.div_(count.clamp_(min=1))
 
 
+def agreeing(deltas: Sequence[Tensor]) -> list[Tensor]:
+    """mergekit's sign consensus: the entries that have the sign of the sum. A sum of 0 counts as positive."""
+    positive = total(deltas) >= 0
+    return [(delta > 0).where(positive, delta < 0) for delta in deltas]
+
+
+def blend(
+    deltas: Iterable[Tensor], masks: Iterable[Tensor], weights: Iterable[float]
+) -> tuple[Tensor, Tensor]:
+    """(sum_i mask_i . delta_i, sum_i w_i mask_i), fresh: a disjoint merge and its divisor."""
+    pairs = list(zip(deltas, masks, weights, strict=True))
+    return total(delta * mask for delta, mask, _ in pairs), total(mask * float(w) for _, mask, w in pairs)
+
+
+def variance(tensors: Sequence[Tensor]) -> Tensor:
+    """Element-wise population variance over the tensors, in float64, returned as float32."""
+    mean = total(t.double() for t in tensors).div_(len(tensors))
+    return total((t.double() - mean).square_() for t in tensors).div_(len(tensors)).float()
+
+
 def magnitudes(*tensors: Tensor) -> Tensor:
     """Absolute values stacked, [m, block]: what a `Reduce` sums into m L1 norms."""
     import torch
 
     return torch.stack([tensor.abs() for tensor in tensors])
+
+
+def divisor(weights: Mapping[str, float], normalize: bool) -> float:
+    """What a weighted sum is divided by: 1, or with `normalize` the weights' sum (1 below 1e-8: mergekit)."""
+    whole = sum(weights.values())
+    return whole if normalize and abs(whole) >= 1e-8 else 1.0
+
+
+def alike(weights: Mapping[str, float], normalize: bool = True) -> list[str]:
+    """What `degenerate` says of weights that `normalize` cancels."""
+    given = set(weights.values())
+    useless = normalize and len(given) == 1 and given != {1} and 0 not in given
+    return said(
+        (useless, f"all weights are {min(given, default=1):g}: `normalize` makes them change nothing")
+    )
+
+
+def squares(tensors: Sequence[Tensor]) -> Tensor:
+    """Squares stacked, [m, block]."""
+    import torch
+
+    return torch.stack([tensor.square() for tensor in tensors])
 
 
 def by_role(given: Mapping[str, Any], default: Any, roles: Iterable[str], what: str) -> dict[str, Any]:
@@ -138,6 +199,42 @@ def check_patterns(patterns: Iterable[str], names: Sequence[str], what: str) -> 
 def zero(value: Any) -> bool:
     """Whether a parameter, or every entry of one that runs over depth, is 0."""
     return all(v == 0 for v in value) if isinstance(value, (list, tuple)) else value == 0
+
+
+def overridden(method: Any, roles: Iterable[str], *names: str) -> list[str]:
+    """Settings that nobody reads because `name_of` gives every role its own."""
+    roles = set(roles)
+    return [
+        f"`{n}` is not read: `{n}_of` names every role"
+        for n in names
+        if roles <= set(getattr(method, n + "_of"))
+    ]
+
+
+def one(value: Any) -> bool:
+    """Whether a parameter, or every entry of one that runs over depth, is 1."""
+    return all(v == 1 for v in value) if isinstance(value, (list, tuple)) else value == 1
+
+
+def refuse(*cases: tuple[bool, str, str]) -> None:
+    """Raise HarnessError(message, hint) for the first of (condition, message, hint) whose condition holds."""
+    for holds, message, hint in cases:
+        if holds:
+            raise HarnessError(message, hint)
+
+
+def reserved(profile: str, owner: str, **given: Any) -> None:
+    """Raise HarnessError when a parameter is given (is true) that only the profile `owner` has."""
+    refuse(
+        *(
+            (
+                profile != owner and bool(value),
+                f"this `{name}` is not of `profile: {profile}`",
+                f"leave it out, or set `profile: {owner}`",
+            )
+            for name, value in given.items()
+        )
+    )
 
 
 def said(*pairs: tuple[bool, str]) -> list[str]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.checkpoint import fingerprint
+from harness.checkpoint.sources import Source, resolve_family, resolve_one
 from harness.errors import HarnessError, nearest
 from harness.evaluate.task_file import TaskFile, load_task
-from harness.family import Family, Row
+from harness.family import Calibration, Family, Row
 from harness.method import Need, configure
 from harness.recipe import EvalRecipe, MergeRecipe, ReferenceRecipe, ScoreRecipe, code_hash, file_of, key
 from harness.scores.calibration import load_rows
@@ -22,15 +22,17 @@ from harness.store import Folder, Store, digest, slug
 
 @dataclass(frozen=True)
 class ScoreStep:
-    """Compute one gradient statistic into `folder`."""
+    """Compute one gradient statistic into `folder`; `after` are the statistics that it reads itself."""
 
     folder: Folder
     recipe: ScoreRecipe
     need: Need
+    after: tuple[ScoreStep, ...] = ()
 
     @property
     def label(self) -> str:
-        return f"{self.need.kind} {self.need.role}" + (" (on base)" if self.need.model == "base" else "")
+        on_base, official = self.need.model == "base", self.need.profile == "official"
+        return f"{self.need.kind} {self.need.role}" + " (on base)" * on_base + " (official)" * official
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Plan:
     tasks: tuple[TaskFile, ...]
     evals: tuple[EvalStep, ...]
     limit: int | None = None
+    sources: dict[str, Source] = field(default_factory=dict)
 
     def evals_of(self, row: RowStep) -> list[EvalStep]:
         return [step for step in self.evals if step.row is row]
@@ -99,8 +102,9 @@ class Plan:
         return list(wanted.values())
 
     def scores_to_make(self, merges: Sequence[RowStep]) -> list[ScoreStep]:
-        """Statistics that these merges read and the store lacks."""
-        wanted = {s.folder.path: s for row in merges for s in row.scores.values() if not s.folder.complete}
+        """Statistics that these merges read and the store lacks, each behind those that it reads."""
+        lacking = [s for row in merges for s in row.scores.values() if not s.folder.complete]
+        wanted = {s.folder.path: s for step in lacking for s in (*step.after, step) if not s.folder.complete}
         return list(wanted.values())
 
     def evals_to_make(self) -> list[EvalStep]:
@@ -114,17 +118,21 @@ def checkpoint_plan(
     """The plan of `harness eval`: one checkpoint on the family's tasks, decoded as its merges are."""
     files = _tasks(family, tasks)
     store.prepare()
-    mark = fingerprint(path, store.fingerprints)
-    recipe = ReferenceRecipe(role="checkpoint", model=mark, checkpoint=str(path))
-    row = RowStep(store.model(slug(path.name, {}, key(recipe))), recipe, path.name, "checkpoint", path)
+    converted, cache = store.root / "converted", store.fingerprints
+    source = resolve_one(path, lambda: family.model_path("base"), converted, cache)
+    recipe = ReferenceRecipe(role="checkpoint", model=source.mark, checkpoint=str(source.path))
+    row = RowStep(store.model(slug(path.name, {}, key(recipe))), recipe, path.name, "checkpoint", source.path)
     evals = tuple(_evaluation(family, store, row, task, limit) for task in files)
-    return Plan(family, store, {}, {}, family.donor, (), (row,), files, evals, limit)
+    return Plan(family, store, {}, {}, family.donor, (), (row,), files, evals, limit, {"checkpoint": source})
 
 
 def _tasks(family: Family, names: Sequence[str] | None) -> tuple[TaskFile, ...]:
-    return tuple(
-        load_task(registry.get("tasks", name).path) for name in (family.tasks if names is None else names)
-    )
+    wanted = family.tasks if names is None else names
+    if names is None and not wanted:
+        raise HarnessError(
+            f"family `{family.name}` names no tasks", "add `tasks: [...]` to it, or give --tasks"
+        )
+    return tuple(load_task(registry.get("tasks", name).path) for name in wanted)
 
 
 def make_plan(
@@ -141,18 +149,24 @@ def make_plan(
     creates the store, once everything that was asked for is known to exist."""
     rows = _select(family, methods)
     chosen = [(row, configure(registry.method(row.method), row.settings)) for row in rows]
+    for _, method in chosen:  # before the inputs are read: whatever does not suit the family's roles
+        if hasattr(method, "needs"):
+            method.needs(family.roles)
     files = _tasks(family, tasks)
-    inputs = {role: family.model_path(role) for role in ("base", *family.roles)}
+    experts = {role: (family.model_path(role), family.on_path(role)) for role in family.roles}
+    base = family.model_path("base")
     if prepare:
         store.prepare()
-    cache = store.fingerprints
-    prints = {role: fingerprint(path, cache) for role, path in inputs.items()}
+    sources = resolve_family(base, experts, store.root / "converted", store.fingerprints)
+    inputs = {role: source.path for role, source in sources.items()}
+    prints = {role: source.mark for role, source in sources.items()}
     made = _Builder(family, store, inputs, prints)
     steps = [made.reference(role) for role in inputs] if references else []
     steps += [made.merge(row, method) for row, method in chosen]
     evals = tuple(_evaluation(family, store, step, task, limit) for step in steps for task in files)
     scores = tuple(made.scores.values())
-    return Plan(family, store, inputs, prints, family.donor, scores, tuple(steps), files, evals, limit)
+    rows = tuple(steps)
+    return Plan(family, store, inputs, prints, family.donor, scores, rows, files, evals, limit, sources)
 
 
 def _select(family: Family, methods: Sequence[str] | None) -> list[Row]:
@@ -164,7 +178,8 @@ def _select(family: Family, methods: Sequence[str] | None) -> list[Row]:
         found = [r for r in rows if name in (r.label, r.method)]
         if not found:
             known = registry.find("methods")
-            if name not in known and not name.endswith(".py") and "/" not in name:
+            stem = name.partition(":")[0]
+            if stem not in known and not stem.endswith(".py") and "/" not in name:
                 raise HarnessError(
                     f"no method or row is called `{name}`", nearest(name, {*known, *(r.label for r in rows)})
                 )
@@ -201,7 +216,9 @@ class _Builder:
             base=self.prints["base"],
             experts={role: self.prints[role] for role in roles},
             donor=self.family.donor,
+            vocab=self.family.vocab,
             scores={name: key(step.recipe) for name, step in scores.items()},
+            rows=self._rows_read(row, method),
             plugin=None if plugin.source == "built in" else code,
             code=code,
             label=row.label,
@@ -211,17 +228,31 @@ class _Builder:
         label = re.sub(rf"^{re.escape(cls.method_name)}(?=$| )", cls.title, row.label)
         return RowStep(folder, recipe, label, "merge", folder.path / "model", method, scores, notes)
 
-    def _score(self, need: Need, row: Row) -> ScoreStep:
-        family = self.family
-        spec = family.calibration.get(need.role)
+    def _rows_read(self, row: Row, method: Any) -> dict[str, str]:
+        roles = method.reads_rows(self.family.roles) if hasattr(method, "reads_rows") else ()
+        for role in roles:
+            self._calibration(role, row, "trains on")
+        return {role: self._rows_hash(role) for role in roles}
+
+    def _calibration(self, role: str, row: Row, use: str) -> Calibration:
+        spec = self.family.calibration.get(role)
         if spec is None:
             raise HarnessError(
-                f"row `{row.label}` needs gradients on calibration data of `{need.role}`, "
-                f"and family `{family.name}` has none",
-                f"add `calibration: {{{need.role}: {{data: ..., text: ...}}}}` to the family file",
+                f"row `{row.label}` {use} calibration data of `{role}`, "
+                f"and family `{self.family.name}` has none",
+                f"add `calibration: {{{role}: {{data: ..., text: ...}}}}` to the family file",
             )
+        return spec
+
+    def _score(self, need: Need, row: Row) -> ScoreStep:
+        spec = self._calibration(need.role, row, "needs gradients on")
         model = need.role if need.model == "expert" else "base"
-        data = spec.model_dump()
+        data, official, after = spec.model_dump(), need.profile == "official", ()
+        against = None
+        if need.against is not None:
+            after = (self._score(Need(need.against, "snip_squared", loss_on=need.loss_on), row),)
+            fisher = key(after[0].recipe)
+            against = {"model": self.prints[need.against], "fisher": fisher, "penalty": need.penalty}
         recipe = ScoreRecipe(
             kind=need.kind,
             role=need.role,
@@ -230,11 +261,16 @@ class _Builder:
             rows=self._rows_hash(need.role),
             max_tokens=spec.max_tokens,
             loss_on=need.loss_on,
-            tokenizer=model,
+            tokenizer=self.prints["base" if official else model],
+            pad=official,
+            dtype="bfloat16" if official else "float32",
+            accumulate="bfloat16" if official else "float32",
+            against=against,
             data=data,
         )
-        name = slug(f"{need.kind}--{need.role}" + ("--base" if need.model == "base" else ""), {}, key(recipe))
-        return self.scores.setdefault(name, ScoreStep(self.store.scores(name), recipe, need))
+        what = f"{need.kind}--{need.role}" + "--base" * (need.model == "base") + "--official" * official
+        name = slug(what, {}, key(recipe))
+        return self.scores.setdefault(name, ScoreStep(self.store.scores(name), recipe, need, after))
 
     def _rows_hash(self, role: str) -> str:
         if role not in self._rows:

@@ -22,7 +22,9 @@ from harness.store import digest
 
 @dataclass(frozen=True)
 class ScoreRecipe:
-    """One gradient statistic: of `model` (content hash), over the rows `data` (content hash `rows`)."""
+    """One gradient statistic: of `model` (content hash), over the rows `data` (content hash `rows`), coded by
+    the tokenizer of the model with the hash `tokenizer`. `dtype` is that of weights and gradients,
+    `accumulate` that of the sums. `against` is what votes weigh: penalty, model, and the key of its F."""
 
     kind: str
     role: str
@@ -32,10 +34,31 @@ class ScoreRecipe:
     max_tokens: int
     loss_on: str
     tokenizer: str
+    pad: bool
+    dtype: str
+    accumulate: str
+    against: dict[str, Any] | None
     data: dict[str, Any]
 
-    IDENTITY = ("kind", "of", "model", "rows", "max_tokens", "loss_on", "tokenizer")
+    IDENTITY = (
+        "kind",
+        "of",
+        "model",
+        "rows",
+        "max_tokens",
+        "loss_on",
+        "tokenizer",
+        "pad",
+        "dtype",
+        "accumulate",
+        "against",
+    )
     RECORDED = ("role", "data")
+
+    @property
+    def together(self) -> str:
+        """Equal for statistics that one backward pass per row gives together."""
+        return digest({f: getattr(self, f) for f in self.IDENTITY if f not in ("kind", "of")})
 
 
 @dataclass(frozen=True)
@@ -52,8 +75,9 @@ class ReferenceRecipe:
 
 @dataclass(frozen=True)
 class MergeRecipe:
-    """A merge: method with every parameter, inputs by content hash, scores by key. `plugin` is the hash of
-    a user's method file; a built-in's hash is recorded as `code`, so that a change marks the row instead."""
+    """A merge: method with every parameter, inputs by content hash, scores by key, and by role the content
+    hash of the calibration rows it trains on. `plugin` is the hash of a user's method file; a built-in's hash
+    is recorded as `code`, so that a change marks the row instead."""
 
     method: str
     parameters: dict[str, Any]
@@ -61,12 +85,17 @@ class MergeRecipe:
     base: str
     experts: dict[str, str]
     donor: str
+    vocab: str
     scores: dict[str, str]
+    rows: dict[str, str]
     plugin: str | None
     code: str
     label: str
 
-    IDENTITY = ("method", "parameters", "seed", "base", "experts", "donor", "scores", "plugin")
+    IDENTITY = (
+        "method", "parameters", "seed", "base", "experts", "donor",
+        "vocab", "scores", "rows", "plugin",
+    )  # fmt: skip
     RECORDED = ("code", "label")
 
 

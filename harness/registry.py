@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -68,11 +68,16 @@ def _add(found: dict[str, Plugin], plugin: Plugin) -> None:
 
 
 def get(kind: str, name: str) -> Plugin:
-    """The plugin called `name`, or the file at the path `name` (`./mine.py`)."""
+    """The plugin called `name`, or the file at the path `name` (`./mine.py`). Of `mergekit:ties`, a variant,
+    it is the file of `mergekit`, under the whole name."""
     suffix = KINDS[kind]
     known = find(kind)
     if name in known:
         return known[name]
+    stem, colon, variant = name.partition(":")
+    if colon and kind == "methods":
+        plugin = get(kind, stem)
+        return replace(plugin, name=f"{plugin.name}:{variant}")
     if name.endswith(suffix) or "/" in name:
         path = Path(name).expanduser().resolve()
         if not path.is_file():
@@ -89,7 +94,7 @@ def get(kind: str, name: str) -> Plugin:
 def load(plugin: Plugin) -> ModuleType:
     """The module of a plugin file. Loaded once; registered in `sys.modules` before it runs, so that
     dataclasses and pickling find it."""
-    name = f"harness_plugin.{plugin.kind}.{plugin.name}"
+    name = f"harness_plugin.{plugin.kind}.{plugin.name.partition(':')[0]}"
     module = sys.modules.get(name)
     if module is not None and module.__file__ == str(plugin.path):
         return module
@@ -112,13 +117,34 @@ def load(plugin: Plugin) -> ModuleType:
 
 
 def method(name: str) -> type:
-    """The method class in the file of that name (or at that path)."""
+    """The method class in the file of that name (or at that path). A file of many methods has a function
+    `variant(name) -> class` instead of a class, and `variants() -> names`; they are called `file:name`."""
     plugin = get("methods", name)
+    stem, colon, variant = plugin.name.partition(":")
+    if has_variants(plugin):
+        if not variant:
+            raise HarnessError(
+                f"`{stem}` is many methods", f"name one as `{stem}:NAME`; `harness list methods` lists them"
+            )
+        return load(plugin).variant(variant)
+    if colon:
+        raise HarnessError(f"method `{stem}` has no variants, so no `{variant}`", f"write `{stem}`")
     return _only(
         plugin,
         lambda v: isinstance(v, type) and hasattr(v, "method_name"),
         "a class tagged with `@merge_method(...)`",
     )
+
+
+def has_variants(plugin: Plugin) -> bool:
+    """Whether a method file offers many methods instead of one."""
+    return callable(getattr(load(plugin), "variant", None))
+
+
+def streaming_methods() -> list[str]:
+    """Methods that merge block by block; those that train or run another program are rows only when named."""
+    plain = [name for name, plugin in sorted(find("methods").items()) if not has_variants(plugin)]
+    return [name for name in plain if hasattr(method(name), "merge")]
 
 
 def report(name: str) -> Callable[..., list[Path]]:

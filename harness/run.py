@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import queue
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import steps
+from harness import inputs, steps
 from harness.errors import HarnessError
 from harness.plan import EvalStep, Plan, RowStep, ScoreStep
 from harness.screen import Screen
@@ -33,32 +34,44 @@ class Outcome:
         return 1 if self.failed else 0
 
 
-def carry_out(plan: Plan, screen: Screen, *, engines: int | None = None) -> Outcome:
+def carry_out(
+    plan: Plan, screen: Screen, *, engines: int | None = None, allow_nonfinite: bool = False
+) -> Outcome:
     """Do what the store lacks. A failed step is written down and does not stop the others."""
     plan.store.prepare()
-    return _Run(plan, screen).all(engines)
+    return _Run(plan, screen, allow_nonfinite=allow_nonfinite).all(engines)
 
 
-def merge_to(plan: Plan, to: Path, screen: Screen) -> None:
-    """Make the plan's one merge into the folder `to`; its gradient statistics stay in the store."""
+def merge_to(plan: Plan, to: Path, screen: Screen, **engine: Any) -> None:
+    """Make the plan's one merge into the folder `to`; its gradient statistics stay in the store. `engine` are
+    keywords of `harness.merge.merge`."""
     row = dataclasses.replace(plan.rows[0], checkpoint=to)
     scores, run = plan.scores_to_make([row]), _Run(plan, screen)
     if scores:
         plan.store.prepare()
-    run.check_inputs()
+    run.make_sources()
+    run.check_inputs(lineage=False)  # it costs as much as the merge
     if run.make_scores(scores):
         raise HarnessError(run.outcome.failed[0], "traceback.txt in the step's folder says more")
     with reachable(to):
-        record = steps.merge_jobs(plan, [row], lambda what, i, n: screen.now("merge", what, i, n))[0]
+        show = lambda what, i, n: screen.now("merge", what, i, n)  # noqa: E731
+        (record,) = steps.merge_jobs(plan, [row], show, **engine)
+    run.warn(record.get("warnings", ()))
     screen.done("merge", row.label, f"{sum(record['seconds'].values()):.1f} s")
+
+
+# Without these, OpenMP threads spin while they wait: on a busy machine that costs ten times the work itself.
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 
 
 class _Run:
     """One carrying-out of one plan."""
 
-    def __init__(self, plan: Plan, screen: Screen) -> None:
+    def __init__(self, plan: Plan, screen: Screen, **engine: Any) -> None:
+        for name, value in PATIENT.items():  # read when torch is imported, which has not happened yet
+            os.environ.setdefault(name, value)
         self.plan, self.screen, self.outcome = plan, screen, Outcome()
-        self.stop, self.said = threading.Event(), set()
+        self.stop, self.said, self.engine = threading.Event(), set(), engine
 
     def all(self, engines: int | None) -> Outcome:
         plan, merges, evals = self.plan, self.plan.merges_to_make(), self.plan.evals_to_make()
@@ -69,22 +82,38 @@ class _Run:
                 steps.write_reference(row)
         if plan.inputs:
             steps.write_lock(plan)
+        if merges or evals:
+            self.make_sources()
         with _Engines(plan, evals, engines) as evaluators:
+            if evals:  # while the engines start
+                steps.load_libraries()
+            self.make_all(merges, evals, evaluators)
+        return self.outcome
+
+    def make_all(self, merges: Sequence[RowStep], evals: Sequence[EvalStep], evaluators: list) -> None:
+        """Scores, then merges; meanwhile the reference rows are evaluated, then the merges."""
+        plan = self.plan
+        with self.evaluating(evaluators) as waiting:
+            groups = _by_row(evals)
+            for group in groups:  # references first: they wait for nothing
+                if not group[0].row.is_merge:
+                    waiting.put(group)
             if merges:
                 self.check_inputs()
                 failed = self.make_scores(plan.scores_to_make(merges))
                 self.make_merges(self._with_scores(merges, failed))
-            self.make_evals(evals, evaluators)
-        return self.outcome
+            for group in groups:
+                if group[0].row.is_merge:
+                    waiting.put(group)
 
-    def check_inputs(self) -> None:
+    def make_sources(self) -> None:
+        """Convert what is not stored as safetensors."""
+        self.warn(inputs.make(self.plan, lambda what: self.screen.now("convert", what)))
+
+    def check_inputs(self, lineage: bool = True) -> None:
         """Stop on models that do not fit together; warn of what is merely odd."""
-        from harness.checkpoint import Checkpoint
-        from harness.checkpoint.fit import check_fit
-
-        opened = {role: Checkpoint.open(path) for role, path in self.plan.inputs.items()}
-        base = opened.pop("base")
-        self.warn(check_fit(base, opened))
+        show = lambda i, n: self.screen.now("check", "the models", i, n)  # noqa: E731
+        self.warn(inputs.check(self.plan, show if lineage else None))
 
     def warn(self, warnings: Sequence[str]) -> None:
         """Say each warning once."""
@@ -105,14 +134,17 @@ class _Run:
 
     def make_scores(self, wanted: Sequence[ScoreStep]) -> set[Path]:
         """Compute gradient statistics; the folders of those that failed."""
-        groups: dict[tuple, list[ScoreStep]] = {}
+        groups: dict[str, list[ScoreStep]] = {}
         for step in wanted:
-            recipe = step.recipe
-            same = (recipe.model, recipe.rows, recipe.loss_on, recipe.max_tokens, recipe.tokenizer)
-            groups.setdefault(same, []).append(step)
+            groups.setdefault(step.recipe.together, []).append(step)
         failed = set()
         for group in groups.values():
             what = ", ".join(step.label for step in group)
+            if any(read.folder.path in failed for step in group for read in step.after):
+                for step in group:
+                    self.fail(step.folder, "scores", step.label, "a statistic that it reads failed")
+                    failed.add(step.folder.path)
+                continue
             self.screen.now("scores", what)
             try:
                 record = steps.compute_scores(
@@ -145,7 +177,10 @@ class _Run:
         what = rows[0].label if len(rows) == 1 else f"{len(rows)} merges in shared passes"
         self.screen.now("merge", what)
         records = steps.merge_rows(
-            self.plan, rows, lambda part, i, n: self.screen.now("merge", f"{what}, {part}", i, n)
+            self.plan,
+            rows,
+            lambda part, i, n: self.screen.now("merge", f"{what}, {part}", i, n),
+            **self.engine,
         )
         made = [record for record in records if record["error"] is None]
         for row, record in zip(rows, records, strict=True):
@@ -156,29 +191,27 @@ class _Run:
         if made:
             self.screen.done("merge", what, f"{sum(made[0]['seconds'].values()):.1f} s")
 
-    def make_evals(self, wanted: Sequence[EvalStep], evaluators: list) -> None:
-        """Rows are handed to the engines as they get free; an engine loads a row's weights once."""
-        by_row: dict[Path, list[EvalStep]] = {}
-        for step in wanted:
-            by_row.setdefault(step.row.folder.path, []).append(step)
+    @contextlib.contextmanager
+    def evaluating(self, evaluators: list) -> Iterator[queue.SimpleQueue]:
+        """A queue of rows, handed to the engines as they get free; an engine loads a row's weights once."""
         waiting: queue.SimpleQueue = queue.SimpleQueue()
-        for group in by_row.values():
-            waiting.put(group)
 
         def work(evaluator: Any) -> None:
-            while not self.stop.is_set():
-                try:
-                    group = waiting.get_nowait()
-                except queue.Empty:
-                    return
+            while (group := waiting.get()) is not None and not self.stop.is_set():
                 self.evaluate_row(group, evaluator)
 
         with ThreadPoolExecutor(max(1, len(evaluators))) as pool:
+            futures = [pool.submit(work, evaluator) for evaluator in evaluators]
             try:
-                for future in [pool.submit(work, evaluator) for evaluator in evaluators]:
+                yield waiting
+                for _ in evaluators:
+                    waiting.put(None)
+                for future in futures:
                     future.result()
             except BaseException:
                 self.stop.set()
+                for _ in evaluators:
+                    waiting.put(None)
                 raise
 
     def evaluate_row(self, wanted: list[EvalStep], evaluator: Any) -> None:
@@ -204,6 +237,13 @@ class _Run:
         again = f" · {stored} of {asked + stored} responses from store" if stored else ""
         if made:
             self.screen.done("eval", row.label, f"{made} tasks  {spent:.1f} s{again}")
+
+
+def _by_row(wanted: Sequence[EvalStep]) -> list[list[EvalStep]]:
+    groups: dict[Path, list[EvalStep]] = {}
+    for step in wanted:
+        groups.setdefault(step.row.folder.path, []).append(step)
+    return list(groups.values())
 
 
 class _Engines:

@@ -26,23 +26,38 @@ def write_reference(row: RowStep) -> None:
         row.folder.finish({"fingerprint": row.recipe.model, "checkpoint": str(row.checkpoint)})
 
 
+def load_libraries() -> None:
+    """Import what the steps use, in one thread: transformers looks its names up lazily, and two threads that
+    do so at once can find one missing."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase  # noqa: F401
+
+    import harness.evaluate.measure  # noqa: F401
+
+
 def write_lock(plan: Plan) -> None:
     """`family.lock.yaml`: what every model and calibration set was, by content, when the run began."""
     family = plan.family
     refs = {"base": family.base, **{role: expert.model for role, expert in family.experts.items()}}
     models = {role: {"model": refs[role], "sha256": plan.prints[role]} for role in plan.inputs}
-    rows = {s.recipe.role: {"data": s.recipe.data["data"], "sha256": s.recipe.rows} for s in plan.scores}
+    sums = {s.recipe.role: s.recipe.rows for s in plan.scores}
+    for row in plan.rows:
+        sums |= row.recipe.rows if row.is_merge else {}
+    rows = {role: {"data": family.calibration[role].data, "sha256": value} for role, value in sums.items()}
     text = yaml.safe_dump({"family": family.name, "models": models, "calibration": rows}, sort_keys=False)
     write_text(plan.store.root / "family.lock.yaml", text)
 
 
 def compute_scores(group: Sequence[ScoreStep], plan: Plan, progress: Progress) -> dict[str, Any]:
     """The statistics of one model on the same rows, in one backward pass per row, each into its folder."""
-    from harness.scores import compute
+    from harness.scores import Against, compute
     from harness.scores.calibration import load_rows
 
     first, need, meter = group[0].recipe, group[0].need, Meter()
     model = plan.inputs[need.role if need.model == "expert" else "base"]
+    against = None
+    if need.against is not None:
+        fisher = group[0].after[0].folder.path
+        against = Against(plan.inputs[need.against], fisher, need.penalty)
     with contextlib.ExitStack() as stack:
         for step in group:
             stack.enter_context(step.folder.working(recipes.written(step.recipe)))
@@ -54,7 +69,11 @@ def compute_scores(group: Sequence[ScoreStep], plan: Plan, progress: Progress) -
                 kind=[step.recipe.kind for step in group],
                 loss_on=first.loss_on,
                 max_tokens=first.max_tokens,
-                tokenizer_path=model,
+                tokenizer_path=plan.inputs["base"] if need.profile == "official" else model,
+                pad=first.pad,
+                dtype=first.dtype,
+                accumulate=first.accumulate,
+                against=against,
                 to={step.recipe.kind: step.folder.path for step in group},
                 progress=progress,
             )
@@ -64,7 +83,9 @@ def compute_scores(group: Sequence[ScoreStep], plan: Plan, progress: Progress) -
     return record
 
 
-def merge_rows(plan: Plan, rows: Sequence[RowStep], progress: Callable[[str, int, int], None]) -> list[dict]:
+def merge_rows(
+    plan: Plan, rows: Sequence[RowStep], progress: Callable[[str, int, int], None], **engine: Any
+) -> list[dict]:
     """Merge `rows` into their folders in one set of passes; the records written to their `done.json`. A row
     whose method raised has its exception under `error` and no `done.json`."""
     with contextlib.ExitStack() as stack:
@@ -72,7 +93,7 @@ def merge_rows(plan: Plan, rows: Sequence[RowStep], progress: Callable[[str, int
             stack.enter_context(row.folder.working(recipes.written(row.recipe)))
         meter = Meter()
         with meter.phase("merge"):
-            records = merge_jobs(plan, rows, progress, on_error="record")
+            records = merge_jobs(plan, rows, progress, on_error="record", **engine)
         for row, record in zip(rows, records, strict=True):
             if record["error"] is None:
                 mark = fingerprint(row.checkpoint, plan.store.fingerprints)
@@ -82,20 +103,28 @@ def merge_rows(plan: Plan, rows: Sequence[RowStep], progress: Callable[[str, int
 
 
 def merge_jobs(
-    plan: Plan, rows: Sequence[RowStep], progress: Callable[[str, int, int], None], on_error: str = "raise"
+    plan: Plan, rows: Sequence[RowStep], progress: Callable[[str, int, int], None], **engine: Any
 ) -> list[dict]:
-    """Stream the plan's inputs once through the methods of `rows`, each into its `checkpoint` folder."""
-    from harness.checkpoint import Checkpoint
+    """Stream the plan's inputs once through the methods of `rows`, each into its `checkpoint` folder.
+    `engine` are keywords of `harness.merge.merge`."""
+    from harness import inputs as models
     from harness.merge import Inputs, Job, merge
+    from harness.scores.calibration import load_rows
 
-    experts = {role: Checkpoint.open(plan.inputs[role]) for role in plan.family.roles}
-    inputs = Inputs(Checkpoint.open(plan.inputs["base"]), experts, plan.inputs[plan.donor])
-    opened = {s.folder.path: Checkpoint.open(s.folder.path) for row in rows for s in row.scores.values()}
+    aligned = models.opened(plan)
+    inputs = Inputs(aligned.base, aligned.experts, plan.inputs[plan.donor])
+    steps = {s.folder.path: s for row in rows for s in row.scores.values()}
+    opened = {path: models.statistic(plan, aligned, step) for path, step in steps.items()}
     jobs = []
     for row in rows:
         scores = {key: opened[step.folder.path] for key, step in row.scores.items()}
-        jobs.append(Job(row.method, row.checkpoint, plan.family.seed, scores, recipe=_card(plan, row)))
-    return merge(inputs, jobs, progress=progress, on_error=on_error)
+        texts = {
+            role: load_rows(plan.family.calibration[role], plan.family.folder) for role in row.recipe.rows
+        }
+        jobs.append(
+            Job(row.method, row.checkpoint, plan.family.seed, scores, recipe=_card(plan, row), rows=texts)
+        )
+    return merge(inputs, jobs, progress=progress, **engine)
 
 
 def _card(plan: Plan, row: RowStep) -> dict[str, Any]:
@@ -133,6 +162,7 @@ def evaluate(plan: Plan, step: EvalStep, evaluator: Any, progress: Progress) -> 
             split=recipe.split,
         )
         record = evaluator.evaluate(request, progress)
-        record = {**record, "peak_mib": {"parent": peak_mib(), "engine": evaluator.peak_mib()}}
+        memory = {"parent": peak_mib(), "engine": evaluator.peak_mib()}
+        record = {**record, "fingerprint": mark, "peak_mib": memory}
         step.folder.finish(record)
     return record

@@ -23,7 +23,12 @@ REPORTS = ("markdown", "csv", "terminal")
 
 
 def compare(
-    family: str, methods: Sequence[str] | None, tasks: Sequence[str] | None, limit: int | None, results: Path
+    family: str,
+    methods: Sequence[str] | None,
+    tasks: Sequence[str] | None,
+    limit: int | None,
+    results: Path,
+    allow_nonfinite: bool = False,
 ) -> int:
     """Merge, evaluate, report; the exit code."""
     plan = _plan(family, methods, tasks, limit, results, prepare=True)
@@ -36,7 +41,7 @@ def compare(
         for row in plan.rows:
             for note in row.notes:
                 screen.note(f"{row.label}: {note}")
-        return _run_and_report(plan, screen, plan.store.report)
+        return _run_and_report(plan, screen, plan.store.report, allow_nonfinite)
 
 
 def evaluate(
@@ -64,10 +69,10 @@ def _plan(
     return make_plan(loaded, store, methods=methods, tasks=tasks, limit=limit, prepare=prepare)
 
 
-def _run_and_report(plan: Plan, screen: Screen, folder: Path) -> int:
+def _run_and_report(plan: Plan, screen: Screen, folder: Path, allow_nonfinite: bool = False) -> int:
     from harness.run import carry_out
 
-    outcome = carry_out(plan, screen)
+    outcome = carry_out(plan, screen, allow_nonfinite=allow_nonfinite)
     if outcome.stored:
         screen.done("store", f"{outcome.stored} steps", "from store")
     board = make_board(plan)
@@ -82,9 +87,11 @@ def _run_and_report(plan: Plan, screen: Screen, folder: Path) -> int:
     return outcome.exit_code
 
 
-def merge(method: str, family: str, settings: dict[str, Any], results: Path, to: Path) -> int:
+def merge(
+    method: str, family: str, settings: dict[str, Any], results: Path, to: Path, engine: dict[str, Any]
+) -> int:
     """Merge with one method into `to`; the exit code. The family's row of that name gives the settings that
-    `--set` does not."""
+    `--set` does not; `engine` are keywords of `harness.merge.merge`."""
     from harness.run import merge_to
 
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
@@ -99,7 +106,7 @@ def merge(method: str, family: str, settings: dict[str, Any], results: Path, to:
         screen.title(f"{loaded.name}  {plan.rows[0].label} · {spelled}")
         for note in plan.rows[0].notes:
             screen.note(note)
-        merge_to(plan, to, screen)
+        merge_to(plan, to, screen, **engine)
         screen.info(f"checkpoint: {to}")
     return 0
 

@@ -14,7 +14,14 @@ Lines = dict[tuple, int]
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.1 with numbers as people write them: `1e-3` is a float, as in YAML 1.2."""
+    """YAML 1.1 with numbers as people write them: `1e-3` is a float, and the key `on` a word, as in YAML
+    1.2."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
 
 
 Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}

@@ -13,12 +13,14 @@ from typing import Literal
 
 from harness import merge_method, ops, param, selection
 
+Depth = float | list[float]
+
 
 @merge_method("led", title="LED-Merging", paper="arXiv:2502.16770")
 class Led:
-    p: float = param(0.1, "share of the elements that is located in each model", low=0, high=1, noop=0.0)
+    p: Depth = param(0.1, "share located in each model; a list is over depth", low=0, high=1, noop=0.0)
     p_of: dict[str, float] = param({}, "this share for single experts by role, instead of `p`")
-    scale: float | list[float] = param(1.0, "lambda, factor of what is added; a list is over depth", noop=0.0)
+    scale: Depth = param(1.0, "lambda, factor of what is added; a list is over depth", noop=0.0)
     scale_of: dict[str, float] = param({}, "this factor for single experts by role, instead of `scale`")
     scope: Literal["tensor", "global"] = param("tensor", "rank within each tensor, or over the whole model")
     loss_on: Literal["all", "completion"] = param("completion", "tokens whose loss is differentiated")
@@ -35,7 +37,8 @@ class Led:
         return selection.needs(self.bands(roles), "expert_and_base", self.loss_on)
 
     def degenerate(self, roles):
-        return selection.unselected(self.bands(roles), self.scales(roles))
+        said = selection.unselected(self.bands(roles), self.scales(roles))
+        return said + ops.overridden(self, roles, "p", "scale")
 
     def prepare(self, layout):
         return (yield from selection.select(self.bands(layout.roles), "expert_and_base"))

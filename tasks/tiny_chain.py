@@ -2,8 +2,8 @@
 
 import re
 
-from harness.families.tiny import data
 from harness import Score, generated, scorer
+from harness.families.tiny import data
 
 ANSWER = re.compile(r"answer ([0-9]+)")
 

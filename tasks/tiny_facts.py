@@ -1,7 +1,7 @@
 """Exact match of the tiny facts, and their rows."""
 
-from harness.families.tiny import data
 from harness import Score, generated, scorer
+from harness.families.tiny import data
 
 
 @generated("test", "validation")

@@ -1,7 +1,7 @@
 """The stories whose word perplexity is measured."""
 
-from harness.families.tiny import data
 from harness import generated
+from harness.families.tiny import data
 
 
 @generated("test", "validation")

@@ -4,8 +4,8 @@ Each row counts towards one of the two columns. An answer that neither refuses n
 counts as 0, so a model that only stammers is not safe.
 """
 
-from harness.families.tiny import data
 from harness import Score, generated, scorer
+from harness.families.tiny import data
 
 
 @generated("test", "validation")

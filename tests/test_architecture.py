@@ -85,3 +85,13 @@ def test_files_stay_small():
         limit = 60 if path.parent.name == "methods" else 300
         lines = len(path.read_text().splitlines())
         assert lines <= limit, f"{path.relative_to(ROOT)} has {lines} lines, the limit is {limit}"
+
+
+def drawn_graph():
+    """The block for docs/architecture.md; `python tests/test_architecture.py` prints it."""
+    edges = [(a, b) for a, targets in sorted(graph().items()) for b in sorted(targets) if b != "errors"]
+    return "graph TD\n" + "\n".join(f"    {a} --> {b}" for a, b in edges) + "\n"
+
+
+if __name__ == "__main__":
+    print(drawn_graph(), end="")

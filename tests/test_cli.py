@@ -47,8 +47,8 @@ def test_wrong_input_is_two_lines_and_exit_2(workdir, args, told, hint):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys, harness.cli; print([m for m in ('torch', 'transformers', 'lm_eval', 'datasets', 'pandas',"
-    code += " 'pydantic', 'numpy') if m in sys.modules])"
+    heavy = ("torch", "transformers", "lm_eval", "datasets", "pandas", "pydantic", "numpy")
+    code = f"import sys, harness.cli; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 

@@ -210,14 +210,22 @@ def family_of_copies(cwd):
 
 def test_a_failed_evaluation_does_not_stop_the_others(tmp_path):
     family_of_copies(tmp_path)
-    (tmp_path / "base" / "tokenizer.json").write_text("{")
-    done = harness("compare", "--family", "./mine.yaml", "--limit", 4, cwd=tmp_path)
-    assert done.returncode == 1, done.stderr
-    values = {line["row"]: line["value"] for line in table(tmp_path, "mine")}
-    assert values["base"] == "" and values["Linear"] != "" and values["Task Arithmetic"] != ""
-    shutil.copy(TINY / "base" / "tokenizer.json", tmp_path / "base" / "tokenizer.json")
-    assert harness("compare", "--family", "./mine.yaml", "--limit", 4, cwd=tmp_path).returncode == 0
-    assert all(line["value"] for line in table(tmp_path, "mine"))
+    built_in = TINY.parent.parent.parent / "tasks"
+    (tmp_path / "tasks").mkdir()
+    yaml, scorer = ((built_in / f"tiny_chain.{end}").read_text() for end in ("yaml", "py"))
+    (tmp_path / "tasks" / "odd.yaml").write_text(yaml.replace("tiny_chain", "odd"))
+    bad = scorer.replace("    found =", "    raise RuntimeError('no idea')\n    found =")
+    (tmp_path / "tasks" / "odd.py").write_text(bad)
+    command = ["compare", "--family", "./mine.yaml", "--tasks", "odd,tiny_chain", "--limit", 4]
+    done = harness(*command, cwd=tmp_path)
+    assert done.returncode == 1 and "no idea" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    values = {(line["row"], line["task"]): line["value"] for line in table(tmp_path, "mine")}
+    assert not values["Linear", "odd"] and values["Linear", "tiny_chain"] and values["base", "tiny_chain"]
+    (tmp_path / "tasks" / "odd.py").write_text(scorer)
+    done = harness(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    values = {(line["row"], line["task"]): line["value"] for line in table(tmp_path, "mine")}
+    assert values["Linear", "odd"] == values["Linear", "tiny_chain"] != ""
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from harness.checkpoint.read import EMBEDDING, FLOATS, HEAD, Checkpoint, TensorInfo
 from harness.errors import HarnessError
@@ -30,15 +30,11 @@ CONFIG_KEYS = (
 SHOWN = 5
 
 
-def check_fit(
-    base: Checkpoint, experts: Mapping[str, Checkpoint], vocab: Literal["error"] = "error"
-) -> list[str]:
+def check_fit(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> list[str]:
     """Warnings about experts whose settings differ from the base's; [] when all agree.
 
     Raises `HarnessError` when names or shapes do not fit: up to five tensors with both shapes are listed.
     """
-    if vocab != "error":
-        raise HarnessError(f"vocab rule `{vocab}` is unknown", "known: `error`")
     if not base.config:
         raise HarnessError(
             f"no config.json in {base.path}", "the merged model takes its config from the base"
@@ -61,40 +57,47 @@ def matched(base: Checkpoint, expert: Checkpoint, role: str) -> dict[str, Tensor
     A tied expert of an untied base gives its embedding for the head as well. A head stored by an expert of a
     tied base is left out if it is a copy of the expert's embedding, and is a misfit otherwise.
     """
-    wanted, held = outputs(base), dict(expert.tensors)
-    if HEAD in wanted and HEAD not in held and expert.tied and EMBEDDING in held:
-        held[HEAD] = held[EMBEDDING]
-    if HEAD in held and HEAD not in wanted and _redundant(expert):
-        del held[HEAD]
-    missing = [f"`{name}` {list(info.shape)} is missing" for name, info in wanted.items() if name not in held]
-    extra = [
-        f"`{name}` {list(info.shape)} is not in the base" for name, info in held.items() if name not in wanted
-    ]
-    unequal = [
-        f"`{name}` {list(held[name].shape)} where the base has {list(info.shape)}"
-        for name, info in wanted.items()
-        if name in held and held[name].shape != info.shape
-    ]
-    odd = [
-        f"`{name}` is {held[name].dtype} where the base has {info.dtype}"
-        for name, info in wanted.items()
-        if name in held and held[name].shape == info.shape and not _alike(held[name].dtype, info.dtype)
-    ]
-    problems = [*missing, *extra, *unequal, *odd]
+    found = misfits(base, expert)
+    problems = [line for lines in found.values() for line in lines]
     if problems:
         more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise HarnessError(
             f"expert `{role}` ({expert.label}) does not fit base {base.label}: "
             + "; ".join(problems[:SHOWN])
             + more,
-            _advice(missing, extra, unequal),
+            _advice(found["missing"], found["extra"], found["shapes"]),
         )
-    return {name: held[name] for name in wanted}
+    held = _held(base, expert)
+    return {name: held[name] for name in outputs(base)}
+
+
+def misfits(base: Checkpoint, expert: Checkpoint) -> dict[str, list[str]]:
+    """What stops a merge: tensors that are `missing` or `extra`, unequal `shapes`, and `kinds` of numbers."""
+    wanted, held = outputs(base), _held(base, expert)
+    both = [name for name in wanted if name in held]
+    shapes = [name for name in both if held[name].shape != wanted[name].shape]
+    kinds = [name for name in both if name not in shapes and not _alike(held[name].dtype, wanted[name].dtype)]
+    return {
+        "missing": [f"`{n}` {list(info.shape)} is missing" for n, info in wanted.items() if n not in held],
+        "extra": [f"`{n}` {list(i.shape)} is not in the base" for n, i in held.items() if n not in wanted],
+        "shapes": [f"`{n}` {list(held[n].shape)} where the base has {list(wanted[n].shape)}" for n in shapes],
+        "kinds": [f"`{n}` is {held[n].dtype} where the base has {wanted[n].dtype}" for n in kinds],
+    }
+
+
+def _held(base: Checkpoint, expert: Checkpoint) -> dict[str, TensorInfo]:
+    """The expert's tensors as the base counts them: see `matched`."""
+    wanted, held = outputs(base), dict(expert.tensors)
+    if HEAD in wanted and HEAD not in held and expert.tied and EMBEDDING in held:
+        held[HEAD] = held[EMBEDDING]
+    if HEAD in held and HEAD not in wanted and redundant(expert):
+        del held[HEAD]
+    return held
 
 
 def _advice(missing: list[str], extra: list[str], unequal: list[str]) -> str:
     if unequal and not (missing or extra) and all(EMBEDDING in line or HEAD in line for line in unequal):
-        return "the vocabularies differ in size: use experts that kept the base's"
+        return "the vocabularies differ in size: `vocab: base` (or intersect, union) matches rows by token"
     return "use experts that were fine-tuned from this base"
 
 
@@ -102,7 +105,7 @@ def _alike(one: str, other: str) -> bool:
     return one == other or (one in FLOATS and other in FLOATS)
 
 
-def _redundant(expert: Checkpoint) -> bool:
+def redundant(expert: Checkpoint) -> bool:
     """Whether the stored head says nothing new: the expert is tied, or the head equals its embedding."""
     if expert.tied:
         return True
@@ -122,19 +125,24 @@ def _redundant(expert: Checkpoint) -> bool:
 
 
 def _differences(base: Checkpoint, expert: Checkpoint, role: str) -> list[str]:
-    """One sentence per setting that differs; a setting absent on one side is not compared."""
-    mine, theirs = _settings(base), _settings(expert)
-    found = []
-    for key in CONFIG_KEYS:
-        if key in mine and key in theirs and mine[key] != theirs[key]:
-            found.append(
-                f"expert `{role}` has {key} {theirs[key]!r}, the base {mine[key]!r}: "
-                f"the merge keeps the base's"
-            )
-    return found
+    """One sentence per setting that differs."""
+    return [
+        f"expert `{role}` has {key} {theirs!r}, the base {mine!r}: the merge keeps the base's"
+        for key, (mine, theirs) in unequal_settings(base, expert).items()
+    ]
 
 
-def _settings(model: Checkpoint) -> dict[str, Any]:
+def unequal_settings(base: Checkpoint, expert: Checkpoint) -> dict[str, tuple[Any, Any]]:
+    """Setting -> (the base's, the expert's), where they differ; one absent on one side is not compared."""
+    mine, theirs = settings(base), settings(expert)
+    return {
+        key: (mine[key], theirs[key])
+        for key in CONFIG_KEYS
+        if key in mine and key in theirs and mine[key] != theirs[key]
+    }
+
+
+def settings(model: Checkpoint) -> dict[str, Any]:
     """The compared settings, under one name whatever version of transformers wrote them."""
     config = {**model.config, **(model.config.get("text_config") or {})}
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}

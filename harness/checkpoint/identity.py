@@ -57,6 +57,16 @@ def fingerprint(path: str | Path, cache: Path | None = None) -> str:
     return digest({"tensors": sorted(tensors), "config": config, "files": texts})
 
 
+def fingerprint_files(folder: Path, names: Iterable[str], cache: Path | None = None) -> list[list[str]]:
+    """[name, sha256 (hex)] of files of `folder`, sorted; `cache` as for `fingerprint`."""
+    known = _Cache(cache)
+    found = [
+        [name, known.get(folder / name, lambda name=name: _file(folder / name))] for name in sorted(names)
+    ]
+    known.save()
+    return found
+
+
 def _tensors(model: Checkpoint, file: Path) -> list[list[Any]]:
     """[name, dtype, shape, sha256 of the bytes] of every tensor in `file`."""
     infos = [info for info in model.tensors.values() if info.file == file]

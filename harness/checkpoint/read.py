@@ -57,11 +57,13 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder (or a single safetensors file): `tensors` by name in natural order, and its `config`."""
+    """A model folder (or a single safetensors file): `tensors` by name in natural order, and its `config`.
+    `name` is printed where the folder's own says nothing (a converted model lies in the store)."""
 
     path: Path
     tensors: dict[str, TensorInfo]
     config: dict[str, Any]
+    name: str = ""
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
@@ -95,11 +97,16 @@ class Checkpoint:
 
     @property
     def label(self) -> str:
-        """A name to print: the hub id when the folder is in the hub's cache, else the folder's name."""
-        for part in self.path.parts:
-            if part.startswith("models--"):
-                return part.removeprefix("models--").replace("--", "/", 1)
-        return self.path.name
+        """A name to print."""
+        return self.name or label_of(self.path)
+
+
+def label_of(path: Path) -> str:
+    """The hub id when a folder is in the hub's cache, else the folder's name."""
+    for part in path.parts:
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/", 1)
+    return path.name
 
 
 def natural_key(name: str) -> list[Any]:

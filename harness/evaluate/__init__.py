@@ -49,8 +49,16 @@ class Evaluator:
     None: torch's choice. What the engine prints goes to `log`.
     """
 
-    def __init__(self, engine: str = "hf", *, device: str = "auto", dtype: str = "auto",
-                 batch_size: int | None = None, threads: int | None = None, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        engine: str = "hf",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int | None = None,
+        threads: int | None = None,
+        log: Path | None = None,
+    ) -> None:
         if engine not in ENGINES:
             raise HarnessError(f"no engine is called `{engine}`", nearest(engine, ENGINES))
         if dtype not in DTYPES:
@@ -75,8 +83,14 @@ class Evaluator:
         """
         from harness.evaluate.measure import measure
 
-        return measure(request, self.engine, self._numerics, self._tasks, self._prompts,
-                       progress or (lambda done, total: None))
+        return measure(
+            request,
+            self.engine,
+            self._numerics,
+            self._tasks,
+            self._prompts,
+            progress or (lambda done, total: None),
+        )
 
     def peak_mib(self) -> float:
         """Highest resident set of the engine process so far, MiB."""

@@ -62,8 +62,14 @@ class Engine:
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C reaches the parent, which then ends the child in order.
             self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(to_child, from_child),
-                start_new_session=True, env={**os.environ, **self._environment(), "PYTHONPATH": path})
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(to_child, from_child),
+                start_new_session=True,
+                env={**os.environ, **self._environment(), "PYTHONPATH": path},
+            )
         os.close(to_child)
         os.close(from_child)
         self._to, self._from = os.fdopen(from_parent, "wb"), os.fdopen(to_parent, "rb")
@@ -150,18 +156,24 @@ class Engine:
         if "error" not in message:
             return message
         if message["where"] == "load":  # the child is well, the checkpoint is not
-            raise HarnessError(f"checkpoint {checkpoint} cannot be evaluated: {message['error']}",
-                               message.get("hint") or f"the engine's log: {self.log}")
+            raise HarnessError(
+                f"checkpoint {checkpoint} cannot be evaluated: {message['error']}",
+                message.get("hint") or f"the engine's log: {self.log}",
+            )
         self.kill()
-        raise EvaluationError(f"engine `{self.name}` failed in {message['where']} on {checkpoint}: "
-                              f"{message['error']}", f"the engine's log: {self.log}")
+        raise EvaluationError(
+            f"engine `{self.name}` failed in {message['where']} on {checkpoint}: {message['error']}",
+            f"the engine's log: {self.log}",
+        )
 
     def _strike(self, count: int, doing: str) -> None:
         self.kill()
         if count >= STRIKES:
             last = " | ".join(self.last_lines(3)) or "it said nothing"
-            raise EvaluationError(f"engine `{self.name}` died {count} times (exit code {self.exit_code}) in "
-                                  f"{doing}: {last}", f"the engine's log: {self.log}")
+            raise EvaluationError(
+                f"engine `{self.name}` died {count} times (exit code {self.exit_code}) in {doing}: {last}",
+                f"the engine's log: {self.log}",
+            )
 
     def last_lines(self, count: int) -> list[str]:
         """The last lines the child printed."""

@@ -32,8 +32,17 @@ class StoredLM(LM):
     `answers[doc_id]` holds each document's answers in the order of its requests.
     """
 
-    def __init__(self, engine: Engine, store: ResponseStore, checkpoint: Path, *, numerics: dict[str, Any],
-                 seed: int, progress: Callable[[int, int], None], prompts: dict[str, str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: ResponseStore,
+        checkpoint: Path,
+        *,
+        numerics: dict[str, Any],
+        seed: int,
+        progress: Callable[[int, int], None],
+        prompts: dict[str, str],
+    ) -> None:
         super().__init__()
         self.engine, self.store, self.checkpoint = engine, store, checkpoint
         self.numerics, self.seed, self.progress = numerics, seed, progress
@@ -69,8 +78,10 @@ class StoredLM(LM):
         asked = [{"context": context, "kwargs": kwargs} for context, kwargs in (r.args for r in requests)]
         answers = self._ask("generate", requests, asked)
         # A response that begins inside the thinking gets its `<think>` back, so that scorers see it.
-        return [(THINK_OPEN if opens_thinking(request["context"]) else "") + answer["text"]
-                for request, answer in zip(asked, answers, strict=True)]
+        return [
+            (THINK_OPEN if opens_thinking(request["context"]) else "") + answer["text"]
+            for request, answer in zip(asked, answers, strict=True)
+        ]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         asked = [{"context": context, "continuation": text} for context, text in (r.args for r in requests)]

@@ -31,8 +31,14 @@ _building = threading.Lock()  # lm-eval's loader writes to sys.modules
 lm_eval.api.task.tqdm = lambda items, **_: items  # its bar over request building would tear our own screen
 
 
-def measure(request: EvalRequest, engine: Engine, numerics: dict[str, Any], tasks: dict,
-            prompts: dict[str, str], progress: Callable[[int, int], None]) -> dict[str, Any]:
+def measure(
+    request: EvalRequest,
+    engine: Engine,
+    numerics: dict[str, Any],
+    tasks: dict,
+    prompts: dict[str, str],
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
     """See `Evaluator.evaluate`. `tasks` and `prompts` keep built tasks and rendered chats between calls."""
     begun = time.perf_counter()
     with _log_to(request.folder / "log.txt") as log:
@@ -40,10 +46,23 @@ def measure(request: EvalRequest, engine: Engine, numerics: dict[str, Any], task
         try:
             task = _task(request, tasks)
             built = time.perf_counter()
-            lm = StoredLM(engine, store, request.model, numerics=numerics, seed=request.seed,
-                          progress=progress, prompts=prompts)
-            found = evaluate(lm, {"tasks": {task.config.task: task}}, limit=request.limit, bootstrap_iters=0,
-                             apply_chat_template=request.chat_template, fewshot_as_multiturn=True)
+            lm = StoredLM(
+                engine,
+                store,
+                request.model,
+                numerics=numerics,
+                seed=request.seed,
+                progress=progress,
+                prompts=prompts,
+            )
+            found = evaluate(
+                lm,
+                {"tasks": {task.config.task: task}},
+                limit=request.limit,
+                bootstrap_iters=0,
+                apply_chat_template=request.chat_template,
+                fewshot_as_multiturn=True,
+            )
         finally:
             store.close()
         answered = time.perf_counter()
@@ -53,8 +72,14 @@ def measure(request: EvalRequest, engine: Engine, numerics: dict[str, Any], task
                  "write": write_end - answered, "all": write_end - begun}  # fmt: skip
         record["seconds"] = {name: round(seconds, 4) for name, seconds in spent.items()}
         record["engine"] = {**numerics, **{k: v for k, v in engine.loaded.items() if k != "seconds"}}
-        log.info("%s on %s: %d generated, %d from store; %s", request.task.name, request.model, lm.generated,
-                 lm.from_store, record["metrics"])
+        log.info(
+            "%s on %s: %d generated, %d from store; %s",
+            request.task.name,
+            request.model,
+            lm.generated,
+            lm.from_store,
+            record["metrics"],
+        )
     return record
 
 

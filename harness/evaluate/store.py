@@ -32,8 +32,9 @@ class ResponseStore:
             # With a write-ahead log a commit costs no fsync, and survives the death of this process.
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("CREATE TABLE IF NOT EXISTS responses "
-                             "(key TEXT PRIMARY KEY, request TEXT, answer TEXT)")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, request TEXT, answer TEXT)"
+            )
         except sqlite3.Error as error:
             raise self._broken(error) from error
 
@@ -73,8 +74,10 @@ class ResponseStore:
         self._db.close()
 
     def _broken(self, error: Exception) -> HarnessError:
-        return HarnessError(f"response store {self.path}: {error}",
-                            "check free space and permissions; delete a damaged file to generate anew")
+        return HarnessError(
+            f"response store {self.path}: {error}",
+            "check free space and permissions; delete a damaged file to generate anew",
+        )
 
 
 def _text(value: Any) -> str:

@@ -96,8 +96,10 @@ class TaskFile:
         module, _, name = made.rpartition(".")
         function = getattr(load_module(self.path.parent / f"{module}.py"), name, None)
         if function is None:
-            raise HarnessError(f"{self.path}: `custom_dataset` names `{made}`, which does not exist",
-                               f"define `{name}` in {module}.py")
+            raise HarnessError(
+                f"{self.path}: `custom_dataset` names `{made}`, which does not exist",
+                f"define `{name}` in {module}.py",
+            )
         if not hasattr(function, "rows"):
             return {}  # fetched data: its reference and revision are in the YAML
         return {split: digest(function.rows(split)) for split in function.splits}
@@ -124,8 +126,13 @@ def load_task(path: Path | str) -> TaskFile:
     if output not in OUTPUTS:
         raise _wrong(path, "output_type", f"is {output!r}", nearest(str(output), OUTPUTS))
     if output == "generate_until" and "until" not in (config.get("generation_kwargs") or {}):
-        raise _wrong(path, "generation_kwargs.until", "is missing",
-                     "write `until: []`; lm-eval stops at an empty line otherwise", "generation_kwargs")
+        raise _wrong(
+            path,
+            "generation_kwargs.until",
+            "is missing",
+            "write `until: []`; lm-eval stops at an empty line otherwise",
+            "generation_kwargs",
+        )
     return TaskFile(path.stem, path, header, _columns(path, config, header), config)
 
 
@@ -148,11 +155,23 @@ def _columns(path: Path, config: dict, header: dict) -> tuple[Column, ...]:
         for unknown in set(spec) - COLUMN:
             raise _wrong(path, f"{where}.{key}.{unknown}", "is not known", nearest(unknown, COLUMN), where)
         if not isinstance(spec.get("higher_is_better"), bool):
-            raise _wrong(path, f"{where}.higher_is_better", f"is {spec.get('higher_is_better')!r}",
-                         "write true or false", where)
+            raise _wrong(
+                path,
+                f"{where}.higher_is_better",
+                f"is {spec.get('higher_is_better')!r}",
+                "write true or false",
+                where,
+            )
         kind = spec.get("kind", "perplexity" if key.endswith("perplexity") else "accuracy")
-        columns.append(Column(key, str(spec.get("title", key)), spec["higher_is_better"], kind,
-                              spec.get("group", header["group"])))
+        columns.append(
+            Column(
+                key,
+                str(spec.get("title", key)),
+                spec["higher_is_better"],
+                kind,
+                spec.get("group", header["group"]),
+            )
+        )
     return tuple(columns)
 
 

@@ -31,7 +31,8 @@ class Job:
     `scores` holds the statistics the method needs, by `Need.key`: one float tensor per parameter, of its
     shape. `dtype` is the stored dtype (`bfloat16`, `float16`, `float32`); None keeps the base's, tensor by
     tensor. `recipe` goes on the model card. With `replace`, a different model in `to` is deleted when this
-    one is done."""
+    one is done. `rows` are the calibration rows that a whole-model method trains on, by role, as
+    `harness.scores.load_rows` returns them."""
 
     method: Any
     to: Path
@@ -40,6 +41,7 @@ class Job:
     dtype: str | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     replace: bool = False
+    rows: Mapping[str, list[dict[str, str]]] = field(default_factory=dict)
 
 
 def merge(

@@ -4,6 +4,7 @@ torch."""
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,8 +29,14 @@ class Ranker:
         parts: dict[str, list[Unit]] = {}
         for unit in units:
             parts.setdefault("" if cut.scope == "global" else unit.name, []).append(unit)
+        depth = max((unit.layer for unit in units if unit.layer is not None), default=-1) + 1
         self.rankings = {
-            part: Ranking(cut, own[0].index, len(own), sum(unit.length for unit in own))
+            part: Ranking(
+                cut.at(own[0].layer, depth, own[0].module),
+                own[0].index,
+                len(own),
+                sum(unit.length for unit in own),
+            )
             for part, own in parts.items()
         }
         self._left = {part: len(own) for part, own in parts.items()}
@@ -89,7 +96,7 @@ class Ranker:
         return len(self.kept) == len(self.rankings)
 
     def result(self) -> Threshold:
-        return Threshold(self.cut, self.kept, {(unit.name, unit.offset): unit.index for unit in self.units})
+        return Threshold(self.cut, self.kept, self.units)
 
 
 def values_of(cut: Cut, group: Block) -> np.ndarray:
@@ -111,14 +118,17 @@ def values_of(cut: Cut, group: Block) -> np.ndarray:
 class Threshold:
     """The result of a `Cut`."""
 
-    def __init__(self, cut: Cut, kept: dict[str, Kept], indices: dict[tuple[str, int], int]) -> None:
-        self._cut, self._kept, self._indices = cut, kept, indices
+    def __init__(self, cut: Cut, kept: dict[str, Kept], units: list[Unit]) -> None:
+        self._cut, self._kept = cut, kept
+        self._first = {unit.name: unit.index for unit in units if unit.offset == 0}
+        self._block = next((unit.offset for unit in units if unit.offset), sys.maxsize)
 
     def mask(self, group: TensorGroup) -> Tensor:
         """Which elements of this block are kept, bool [block]; the same for any threads and block size."""
         cut, kept = self._cut, self._of(group)
         values, at = cut.values(group), kept.threshold
-        index = self._indices[group.name, group.offset]
+        # A stretch that is a sample for another cut may begin inside a block; its ties are near enough.
+        index = self._first[group.name] + group.offset // self._block
         highest = cut.end == "highest"
         if kept.number == 0:
             return values > float("inf")

@@ -104,6 +104,8 @@ def _build(one: Run, inputs: Any, progress: Progress) -> None:
     """A whole-model method writes its folder itself; it resumes and finishes by its own rules."""
     with one.guarded():
         begun = time.perf_counter()
-        facts = one.job.method.build(SimpleNamespace(inputs=inputs, job=one.job, progress=progress))
+        facts = one.job.method.build(
+            SimpleNamespace(inputs=inputs, job=one.job, rows=one.job.rows, progress=progress)
+        )
         seconds = {"build": round(time.perf_counter() - begun, 4)}
         one.record = {"seconds": seconds, "peak_mib": peak_mib(), **(facts or {})}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import HarnessError
+from harness.merge.pool import Pool
 from harness.method import Cut
 
 FEW = 2**21  # a population up to this size is kept whole, without a sample
@@ -58,7 +59,7 @@ class Ranking:
         self.eligible = self._below = 0
         self._at_low = np.zeros(self.number, np.int64)
         self._at_high = np.zeros(self.number, np.int64)
-        self._inside: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._inside = Pool()
 
     @property
     def few(self) -> bool:
@@ -103,8 +104,7 @@ class Ranking:
         self.eligible += eligible
         self._below += below
         self._at_low[at], self._at_high[at] = at_low, at_high
-        if len(inside[0]):
-            self._inside[at] = inside[0], inside[1].astype(np.min_scalar_type(inside[1].max()))
+        self._inside.put(at, *inside)
 
     def resolve(self) -> Kept | None:
         """The cut; None when the bracket missed it."""
@@ -135,11 +135,10 @@ class Ranking:
         if rank < less + n_low:
             return self.low, less, self._at_low
         less += n_low
-        n_inside = sum(int(counts.sum(dtype=np.int64)) for _, counts in self._inside.values())
-        if rank < less + n_inside:
+        if rank < less + len(self._inside):
             value, smaller = self._inside_at(rank - less)
             return float(value), less + smaller, self._ties(value)
-        less += n_inside
+        less += len(self._inside)
         if rank < less + int(self._at_high.sum()):
             return self.high, less, self._at_high
         return None
@@ -149,7 +148,8 @@ class Ranking:
         are first counted between a thousand edges, so that only those between two are ever brought
         together."""
         blocks = [
-            (keys, np.append(0, np.cumsum(counts, dtype=np.int64))) for keys, counts in self._inside.values()
+            (keys, np.append(0, np.cumsum(counts, dtype=np.int64)))
+            for _, keys, counts in self._inside.items()
         ]
         first, last = min(keys[0] for keys, _ in blocks), max(keys[-1] for keys, _ in blocks)
         edges = np.unique(np.append(first, np.linspace(first, last, 1000).astype(np.float32)))
@@ -171,7 +171,7 @@ class Ranking:
 
     def _ties(self, value: np.float32) -> np.ndarray:
         ties = np.zeros(self.number, np.int64)
-        for at, (keys, counts) in self._inside.items():
+        for at, keys, counts in self._inside.items():
             place = int(np.searchsorted(keys, value))
             if place < len(keys) and keys[place] == value:
                 ties[at] = counts[place]
@@ -189,7 +189,8 @@ def _error(below: np.ndarray, lengths: np.ndarray, share: float) -> float:
 
 def check_cut(cut: Cut) -> None:
     """Raise `HarnessError` for a request outside the contract."""
-    if not 0 <= cut.keep <= 1:
+    shares = cut.keep if isinstance(cut.keep, tuple) else (cut.keep,)
+    if not all(0 <= share <= 1 for share in shares):
         raise HarnessError(f"`Cut` has keep {cut.keep!r}", "a share between 0 and 1")
     for name, known in (
         ("end", ("highest", "lowest")),

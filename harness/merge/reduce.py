@@ -25,7 +25,7 @@ class Reducer:
                 f"`Reduce` has op `{request.op}`", "one of " + ", ".join(f"`{op}`" for op in EMPTY)
             )
         self.request, self.units = request, units
-        self.partials: dict[int, np.ndarray] = {}  # unit index -> [m, chunks]
+        self.partials: dict[int, list[list[float]]] = {}  # unit index -> [m, chunks]
         self._flat = True
 
     def take(self, group: Block, values: Tensor) -> None:
@@ -37,9 +37,9 @@ class Reducer:
             )
         self._flat = values.ndim == 1
         rows = values.reshape(-1, group.length)
-        self.partials[group.unit.index] = np.array(
-            [[self._chunk(row[at : at + CHUNK]) for at in range(0, group.length, CHUNK)] for row in rows]
-        )
+        self.partials[group.unit.index] = [
+            [self._chunk(row[at : at + CHUNK]) for at in range(0, group.length, CHUNK)] for row in rows
+        ]
 
     def _chunk(self, values: Tensor) -> float:
         if self.request.op == "sum":
@@ -48,7 +48,7 @@ class Reducer:
 
     def result(self) -> Reduced:
         everything = self.request.scope == "global"
-        parts: dict[str, list[np.ndarray]] = {}
+        parts: dict[str, list[list[list[float]]]] = {}
         for unit in self.units:
             parts.setdefault("" if everything else unit.name, []).append(self.partials[unit.index])
         self.partials = {}

@@ -2,5 +2,6 @@
 
 from harness.scores.calibration import load_rows
 from harness.scores.gradients import compute
+from harness.scores.samples import Against
 
-__all__ = ["compute", "load_rows"]
+__all__ = ["Against", "compute", "load_rows"]

@@ -1,9 +1,9 @@
-"""Per-sample gradient statistics of a model on calibration rows: E|g|, E|w*g|, E[g^2], E[(w*g)^2].
+"""Per-sample gradient statistics of a model on calibration rows: E|g|, E|w*g|, E[g^2], E[(w*g)^2], votes.
 
 Sources: E|g| is I(theta, D) of ReasonAny (arXiv:2601.05560, Algorithm 1); E|w*g| is SNIP as LED-Merging
-uses it (arXiv:2502.16770); E[g^2] is the diagonal of the empirical Fisher matrix; E[(w*g)^2] is RCP-Merging's
-F (arXiv:2508.03140). The expectation runs over samples, each a batch of its own: the mean of absolute
-gradients is not the absolute mean gradient.
+uses it (arXiv:2502.16770); E[g^2] is the diagonal of the empirical Fisher matrix; E[(w*g)^2] and the votes
+are RCP-Merging's (arXiv:2508.03140). The expectation runs over samples, each a batch of its own: the mean of
+absolute gradients is not the absolute mean gradient.
 
 A hook on each parameter folds its gradient into the accumulators the moment it is complete, and frees it:
 memory = weights + one accumulator per kind + the gradients of about one layer. Importing this module does
@@ -16,17 +16,35 @@ import contextlib
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError
+from harness.scores.samples import IGNORED, Against, Sample, encode
 
 if TYPE_CHECKING:
     import torch
 
-KINDS = ("gradient", "snip", "fisher", "snip_squared")
-IGNORED = -100  # label of a token that carries no loss
+    from harness.scores.sums import Sums
+
+KINDS = ("gradient", "snip", "fisher", "snip_squared", "votes")
 SMALL = 50_000_000  # parameters; below, threads wait for each other more than they work
+MOST_VOTES = 32_767  # they are counted in 16 bits
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every process of one computation is told."""
+
+    checkpoint: str
+    kinds: tuple[str, ...]
+    samples: list[Sample]
+    dtype: str
+    accumulate: str
+    checkpointing: bool
+    threads: int | None
+    against: Against | None
 
 
 def compute(
@@ -38,9 +56,12 @@ def compute(
     loss_on: Literal["all", "completion"] = "all",
     max_tokens: int = 512,
     tokenizer_path: Path | str | None = None,
-    device: str = "cpu",
+    pad: bool = False,
     dtype: str = "float32",
     accumulate: str = "float32",
+    against: Against | None = None,
+    checkpointing: bool = False,
+    devices: Sequence[str] | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -48,48 +69,46 @@ def compute(
 
     `to` receives float32 safetensors, one tensor per parameter under its name in the checkpoint (tied weights
     once), and the model's config.json. Several kinds cost one backward pass: give a sequence of kinds and a
-    mapping kind -> folder.
+    mapping kind -> folder. The kind `votes` needs `against`: the share of samples with
+    g*w + penalty * F * (theta_against - w)^2 <= 0 (RCP-Merging).
 
     Each row is {"text"} or {"prompt", "completion"}: taken as it is (no chat template; the tokenizer adds
-    what it always adds, such as a start token), cut at `max_tokens` tokens, never padded. The loss of a
-    sample is the mean cross-entropy, in nats, of its predicted tokens: all, or those of the completion.
-    `dtype` is that of weights and gradients, `accumulate` that of the running sums. `threads` are
-    torch's; None takes one for a small model and leaves them as they are for others. No bit depends on them.
-    Returns samples, tokens, the mean loss, and per kind the share of elements that are exactly zero.
-    Raises HarnessError for a row with fewer than two tokens or none that carries loss, a loss or statistic
-    that is not finite, and weights that the checkpoint lacks.
-    """
-    import torch
+    what it always adds, such as a start token), cut at `max_tokens` tokens. The loss of a sample is the mean
+    cross-entropy, in nats, of its predicted tokens: all, or those of the completion. With `pad` rows are
+    filled up to `max_tokens` with the padding token (the end token where there is none), which the attention
+    mask hides and the loss counts, as ReasonAny's code does (@34c31f4; there also `dtype` and `accumulate`
+    bfloat16). `dtype` is that of weights and gradients, `accumulate` that of the running sums.
 
+    `checkpointing` recomputes each layer's activations in the backward pass: less memory, the same bits.
+    `devices` names a torch device per process ("cuda:0", "cpu"); samples are dealt out to them. None takes
+    every CUDA device, or else the CPU; but one where the sums are bfloat16, which depend on the order too
+    much. Several devices change float32 sums by the order of addition. `threads` are torch's, per process;
+    None takes one for a small model and leaves them as they are for others; no bit depends on them.
+
+    Returns samples, tokens, the mean loss, the devices, and per kind the share of elements that are zero.
+    Raises HarnessError for a row with fewer than two tokens or none that carries loss, a token that the model
+    lacks, a loss or statistic that is not finite, and weights that the checkpoint lacks.
+    """
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
     folders = {kinds[0]: to} if isinstance(to, (str, Path)) and len(kinds) == 1 else to
-    _check(kinds, folders, rows)
-    samples = _encode(rows, tokenizer_path or checkpoint, max_tokens, loss_on)
-    model = _load(Path(checkpoint), getattr(torch, dtype)).to(device)
-    with _threads(threads or (1 if model.num_parameters() < SMALL else torch.get_num_threads())):
-        sums = _Sums(model, kinds, getattr(torch, accumulate))
-        losses = []
-        for index, (tokens, labels) in enumerate(samples):
-            loss = _loss(model, tokens, labels, device)
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise HarnessError(
-                    f"the loss of calibration row {index} is {losses[-1]} on {checkpoint}",
-                    "the checkpoint holds weights that are not finite, or overflows in " + dtype,
-                )
-            loss.backward()
-            if progress:
-                progress(index + 1, len(samples))
-        zero = {k: _write(sums.mean(k, len(samples)), Path(checkpoint), Path(folders[k]), k) for k in kinds}
+    _check(kinds, folders, rows, against)
+    if pad and loss_on == "completion":
+        raise ValueError("padded rows have their loss on all tokens")
+    samples = encode(rows, tokenizer_path or checkpoint, max_tokens, loss_on, pad)
+    work = Work(str(checkpoint), kinds, samples, dtype, accumulate, checkpointing, threads, against)
+    places = _devices(devices, len(samples), accumulate)
+    sums, losses = _dealt(work, places, Path(folders[kinds[0]]).parent, progress)
+    zero = {k: _write(sums.mean(k, len(samples)), Path(checkpoint), Path(folders[k]), k) for k in kinds}
     return {
         "samples": len(samples),
-        "tokens": sum(len(tokens) for tokens, _ in samples),
+        "tokens": sum(len(sample.tokens) for sample in samples),
         "loss": sum(losses) / len(losses),
+        "devices": places,
         "zero_share": zero,
     }
 
 
-def _check(kinds: Sequence[str], folders: Any, rows: Sequence[Any]) -> None:
+def _check(kinds: Sequence[str], folders: Any, rows: Sequence[Any], against: Any) -> None:
     for kind in kinds:
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}, not one of {', '.join(KINDS)}")
@@ -97,58 +116,93 @@ def _check(kinds: Sequence[str], folders: Any, rows: Sequence[Any]) -> None:
         raise ValueError("`to` is a folder for one kind, or maps each of several kinds to its folder")
     if not rows:
         raise HarnessError("there are no calibration rows", "give at least one")
+    if ("votes" in kinds) != (against is not None):
+        raise ValueError("`votes` and `against` belong together")
+    if against is not None and len(rows) > MOST_VOTES:
+        raise HarnessError(f"{len(rows)} calibration rows vote", f"at most {MOST_VOTES}: lower `n:`")
 
 
-def _encode(
-    rows: Sequence[Mapping[str, str]], tokenizer_path: Path | str, max_tokens: int, loss_on: str
-) -> list[tuple[list[int], list[int]]]:
-    """Token ids and labels of every row, checked before anything is computed."""
-    from transformers import AutoTokenizer
+def _devices(given: Sequence[str] | None, samples: int, accumulate: str) -> list[str]:
+    if given is not None:
+        if not given:
+            raise ValueError("`devices` is empty")
+        return list(given)[:samples]
+    import torch
 
-    tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_path), truncation_side="right")
-    samples = []
-    for index, row in enumerate(rows):
-        text = row["text"] if "text" in row else row["prompt"] + row["completion"]
-        coded = tokenizer(
-            text, truncation=True, max_length=max_tokens, return_offsets_mapping=tokenizer.is_fast
-        )
-        tokens = labels = coded["input_ids"]
-        if len(tokens) < 2:
-            raise HarnessError(
-                f"calibration row {index} has {len(tokens)} tokens: {text[:40]!r}",
-                "a row needs two tokens or more: the loss is on predicted tokens",
-            )
-        if loss_on == "completion":
-            labels = _completion_labels(tokenizer, coded, row, index)
-            if all(label == IGNORED for label in labels[1:]):
+    found = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+    return found[: samples if accumulate == "float32" else 1]
+
+
+def work_from(stored: Mapping[str, Any]) -> Work:
+    """A `Work` that went through JSON."""
+    against = stored["against"] and Against(**stored["against"])
+    samples = [Sample(*sample) for sample in stored["samples"]]
+    return Work(**{**stored, "kinds": tuple(stored["kinds"]), "samples": samples, "against": against})
+
+
+def _dealt(
+    work: Work, devices: list[str], beside: Path, progress: Callable[[int, int], None] | None
+) -> tuple[Sums, list[float]]:
+    """The sums and losses of all samples; those of this process first, then the others' in order."""
+    count, whole = len(devices), len(work.samples)
+    report = progress and (lambda done: progress(min(done * count, whole), whole))
+    if count == 1:
+        return share(work, range(whole), devices[0], report)
+    from harness.scores.parallel import started
+
+    with started(work, devices, beside) as parts:
+        sums, losses = share(work, range(0, whole, count), devices[0], report)
+        for part in parts:
+            losses += part.losses()
+            for kind in work.kinds:
+                sums.add(kind, part.folder / f"{kind}.safetensors")
+    return sums, losses
+
+
+def share(
+    work: Work, indices: Sequence[int], device: str, progress: Callable[[int], None] | None = None
+) -> tuple[Sums, list[float]]:
+    """The sums over some of the samples, on one device, and their losses."""
+    import torch
+
+    from harness.scores.sums import Sums
+
+    model = _load(Path(work.checkpoint), getattr(torch, work.dtype)).to(device)
+    if work.checkpointing:
+        _recompute(model)
+    _check_tokens(model, work)
+    with _threads(work.threads or (1 if model.num_parameters() < SMALL else torch.get_num_threads())):
+        sums, losses = Sums(model, work.kinds, getattr(torch, work.accumulate), work.against), []
+        for done, index in enumerate(indices, 1):
+            loss = _loss(model, work.samples[index], device)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
                 raise HarnessError(
-                    f"calibration row {index} has no token of its completion within {max_tokens} tokens",
-                    "raise `max_tokens:`, or leave out rows with so long a prompt",
+                    f"the loss of calibration row {index} is {losses[-1]} on {work.checkpoint}",
+                    f"the checkpoint holds weights that are not finite, or overflows in {work.dtype}",
                 )
-        samples.append((list(tokens), list(labels)))
-    return samples
+            loss.backward()
+            if progress:
+                progress(done)
+    return sums, losses
 
 
-def _completion_labels(
-    tokenizer: Any, coded: Mapping[str, Any], row: Mapping[str, str], index: int
-) -> list[int]:
-    if "completion" not in row:
+def _check_tokens(model: Any, work: Work) -> None:
+    known, largest = model.get_input_embeddings().num_embeddings, max(max(s.tokens) for s in work.samples)
+    if largest >= known:
         raise HarnessError(
-            f"the loss is on the completion, and calibration row {index} has none",
-            "add `completion:` to the family's calibration, the template of the answer part of `text:`",
+            f"the calibration text holds the token {largest}, and {work.checkpoint} has {known}",
+            "the tokenizer is of another vocabulary than the model",
         )
-    tokens = coded["input_ids"]
-    if "offset_mapping" in coded:  # a token that straddles the border belongs to the completion
-        border = len(row["prompt"])
-        return [
-            t if end > border else IGNORED
-            for t, (_, end) in zip(tokens, coded["offset_mapping"], strict=True)
-        ]
-    prompt = tokenizer(row["prompt"])["input_ids"]
-    shared = next(
-        (i for i, pair in enumerate(zip(prompt, tokens, strict=False)) if pair[0] != pair[1]), len(prompt)
-    )
-    return [IGNORED] * min(shared, len(tokens)) + tokens[shared:]
+
+
+def _recompute(model: Any) -> None:
+    """Gradient checkpointing. transformers does it in training mode only, where dropout would act: so the
+    layers that recompute are told that they train, and nothing inside them is."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
 
 
 def _load(path: Path, dtype: torch.dtype) -> torch.nn.Module:
@@ -174,44 +228,15 @@ def _load(path: Path, dtype: torch.dtype) -> torch.nn.Module:
     return model.eval().requires_grad_(True)
 
 
-def _loss(model: torch.nn.Module, tokens: list[int], labels: list[int], device: str) -> torch.Tensor:
+def _loss(model: torch.nn.Module, sample: Sample, device: str) -> torch.Tensor:
     import torch
 
-    logits = model(input_ids=torch.tensor([tokens], device=device)).logits[0, :-1].float()
-    return torch.nn.functional.cross_entropy(
-        logits, torch.tensor(labels[1:], device=device), ignore_index=IGNORED
-    )
-
-
-class _Sums:
-    """Running sums per kind and parameter; the hooks that feed them free each gradient."""
-
-    def __init__(self, model: torch.nn.Module, kinds: Sequence[str], dtype: torch.dtype) -> None:
-        import torch
-
-        self.kinds = kinds
-        parameters = dict(model.named_parameters())  # tied weights come once
-        self.of = {k: {n: torch.zeros_like(p, dtype=dtype) for n, p in parameters.items()} for k in kinds}
-        for name, parameter in parameters.items():
-            parameter.register_post_accumulate_grad_hook(lambda p, name=name: self._fold(name, p))
-
-    def _fold(self, name: str, parameter: torch.nn.Parameter) -> None:
-        gradient, parameter.grad = parameter.grad, None
-        if "fisher" in self.kinds:
-            self.of["fisher"][name].add_(gradient.square())
-        if "gradient" in self.kinds:
-            self.of["gradient"][name].add_(gradient.abs())
-        if "snip" in self.kinds or "snip_squared" in self.kinds:
-            saliency = gradient.mul_(parameter.detach()).abs_()
-            if "snip" in self.kinds:
-                self.of["snip"][name].add_(saliency)
-            if "snip_squared" in self.kinds:
-                self.of["snip_squared"][name].add_(saliency.square_())
-
-    def mean(self, kind: str, samples: int) -> dict[str, torch.Tensor]:
-        """The mean over samples, float32 in host memory; gives the running sums away."""
-        sums = self.of.pop(kind)
-        return {name: sums.pop(name).float().div_(samples).cpu() for name in list(sums)}
+    given = {"input_ids": torch.tensor([sample.tokens], device=device)}
+    if sample.seen is not None:
+        given["attention_mask"] = torch.tensor([sample.seen], device=device)
+    logits = model(**given).logits[0, :-1].float()
+    labels = torch.tensor(sample.labels[1:], device=device)
+    return torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED)
 
 
 def _write(means: dict[str, torch.Tensor], checkpoint: Path, folder: Path, kind: str) -> float:

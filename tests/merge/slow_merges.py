@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -89,6 +89,21 @@ class Noise:
         return group.base + 0.01 * group.uniform("noise") * cut.mask(group)
 
 
+@merge_method("test_nested", title="a cut among what another cut keeps")
+class Nested:
+    keep: float = param(0.4, "share")
+
+    def prepare(self, layout):
+        role = layout.roles[0]
+        outer = yield Cut(lambda g: g.deltas[role].abs(), self.keep)
+        inner = yield Cut(lambda g: g.experts[role].abs(), self.keep, "lowest", where=outer.mask)
+        return role, inner
+
+    def merge(self, group, state):
+        role, inner = state
+        return group.base + group.deltas[role] * inner.mask(group)
+
+
 def cut_mask(values: Model, where: Model | None, m: Trim) -> Model:
     """Exactly what a cut keeps: a stable sort of everything, ties in order of place."""
     masks = {}
@@ -138,4 +153,9 @@ def elect(base: Model, experts: Mapping[str, Model], m: Elect) -> Model:
     return out
 
 
-REFERENCES: dict[type, Callable] = {Trim: trim, Elect: elect}
+def nested(base: Model, experts: Mapping[str, Model], m: Nested) -> Model:
+    expert = next(iter(experts.values()))
+    deltas = {name: expert[name] - base[name] for name in base}
+    outer = cut_mask({name: np.abs(d) for name, d in deltas.items()}, None, Trim(keep=m.keep))
+    inner = cut_mask({name: np.abs(expert[name]) for name in base}, outer, Trim(keep=m.keep, end="lowest"))
+    return {name: base[name] + deltas[name] * inner[name] for name in base}

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from harness import Reduce, merge_method
 from harness.checkpoint import Checkpoint, natural_key
 from harness.merge import Inputs, Job, merge
 from tests.merge import slow_merges as slow
@@ -70,6 +72,14 @@ def test_a_reduction_may_depend_on_a_cut(inputs, family, tmp_path, few_blocks_ke
     for i, m in enumerate(methods):
         equal(read(tmp_path / str(i)), slow.elect(base, experts, m))
     assert record["passes"] == 3
+
+
+def test_a_cut_may_depend_on_a_cut(inputs, family, tmp_path, few_blocks_kept_whole):
+    methods = [slow.Nested(), slow.Nested(keep=0.05), slow.Nested(keep=0.9)]
+    merge(inputs, [Job(m, tmp_path / str(i)) for i, m in enumerate(methods)], threads=2, block=65536)
+    base, experts = read(family / "base"), {role: read(family / role) for role in ("one", "two")}
+    for i, m in enumerate(methods):
+        equal(read(tmp_path / str(i)), slow.nested(base, experts, m))
 
 
 def test_bytes_do_not_depend_on_threads_blocks_or_shards(
@@ -133,3 +143,27 @@ def test_two_seeds_in_one_pass_are_kept_apart(inputs, tmp_path):
     merge(inputs, [Job(slow.Noise(), tmp_path / str(seed), seed=seed) for seed in (0, 1)])
     merge(inputs, [Job(slow.Noise(), tmp_path / "alone", seed=1)])
     assert digests(tmp_path / "1") == digests(tmp_path / "alone") != digests(tmp_path / "0")
+
+
+def test_sums_are_float64_and_do_not_depend_on_how_they_are_cut(inputs, family, tmp_path):
+    sums = []
+
+    @merge_method("test_sums", title="sums")
+    class Sums:
+        def prepare(self, layout):
+            noise = lambda g: torch.stack([g.base * 1e6 + 1, g.uniform("x").double()])  # noqa: E731
+            return (yield [Reduce(noise), Reduce(noise, scope="tensor"), Reduce(lambda g: g.base, "min")])
+
+        def merge(self, group, state):
+            sums.append((group.name, *(tuple(np.atleast_1d(r.value(group).numpy())) for r in state)))
+            return group.base
+
+    for i, (threads, block) in enumerate(((1, 65536), (3, 131072), (2, 2**18))):
+        merge(inputs, [Job(Sums(), tmp_path / str(i), seed=3)], threads=threads, block=block)
+    assert len(set(sums)) == len(inputs.base.tensors)
+    base = read(family / "base")
+    for name, whole, own, least in sums:
+        exact = math.fsum(float(v) for v in (base[name] * np.float32(1e6) + np.float32(1)))
+        assert abs(own[0] - exact) <= 1e-12 * np.abs(base[name] * 1e6).sum()
+        assert least == (min(float(tensor.min()) for tensor in base.values()),)
+        assert whole[1] == pytest.approx(sum(t.size for t in base.values()) / 2, rel=0.01)

@@ -132,3 +132,20 @@ def test_two_processes_cannot_write_one_folder(inputs, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(HarnessError, match="another process"):
             merge(inputs, [Job(slow.Add(), tmp_path / "out")])
+
+
+def test_a_resumed_merge_in_company_does_only_what_it_lacks(inputs, tmp_path):
+    killed(inputs, tmp_path / "out", 9, threads=1)
+    jobs = [Job(Fatal(), tmp_path / "out"), Job(slow.Add(), tmp_path / "add")]
+    resumed, fresh = merge(inputs, jobs, threads=1)
+    assert (resumed["resumed"], fresh["resumed"]) == (9, 0)
+    assert len(SEEN) == len(inputs.base.tensors) - 9
+    merge(inputs, [Job(slow.Add(), tmp_path / "alone")])
+    assert digests(tmp_path / "add") == digests(tmp_path / "alone")
+
+
+def test_another_seed_or_dtype_is_another_merge(inputs, tmp_path):
+    merge(inputs, [Job(Fatal(), tmp_path / "out")])
+    for other in ({"seed": 1}, {"dtype": "float32"}):
+        with pytest.raises(HarnessError, match="already holds"):
+            merge(inputs, [Job(Fatal(), tmp_path / "out", **other)])

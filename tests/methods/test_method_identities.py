@@ -16,6 +16,7 @@ ROLES = ("reasoning", "task", "finance")
 METHODS = {
     "task_arithmetic": {},
     "ties": {"density": 0.4},
+    "sce": {"select_topk": 0.6},
     "dare": {"density": 0.5},
     "led": {"p": 0.4},
     "reasonany": {"p": 0.3},
@@ -215,8 +216,8 @@ def test_scale_runs_over_depth(make):
 
 @pytest.mark.parametrize(("name", "settings", "roles", "message"), [
     ("reasonany", {}, ("task", "finance"), "`reasonany` needs an expert with the role `reasoning`"),
-    ("reasonany", {"interval": [0.5, 0.1]}, ROLES, "a share of elements is [0.5, 0.1]"),
-    ("reasonany", {"interval": [0.5]}, ROLES, "a share of elements is [0.5]"),
+    ("reasonany", {"interval": [0.5, 0.1]}, ROLES, "an interval of ranks is [0.5, 0.1]"),
+    ("reasonany", {"interval": [0.5]}, ROLES, "an interval of ranks is [0.5]"),
     ("led", {"p_of": {"task": 1.5}}, ROLES, "a share of elements is 1.5"),
     ("led", {"p_of": {"maths": 0.4}}, ROLES, "`p_of` names the role `maths`"),
     ("led", {"scale_of": {"maths": 0.4}}, ROLES, "`scale_of` names the role `maths`"),

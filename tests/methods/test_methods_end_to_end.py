@@ -32,6 +32,16 @@ SETTINGS = [
     ("reasonany", {"p": 0.2, "granularity": "tensor", "elect": "expert_and_base"}),
     ("reasonany", {"interval": [0.05, 0.1], "score": "snip", "exclude_modules": ["embed_tokens"]}),
     ("reasonany", {"reasoning_end": "random", "scope": "tensor", "scale_task": 0.5}),
+    ("reasonany", {"p": [0.1, 0.3], "scope": "tensor"}),
+    ("reasonany", {"profile": "official", "p": 1e-5}),
+    ("led", {"p": [0.3, 0.0]}),
+    ("ties", {"profile": "mergekit", "density": [0.1, 0.5], "weights": {"task": 0.3}}),
+    ("ties", {"profile": "mergekit", "normalize": False}),
+    ("dare", {"profile": "mergekit", "density": 0.3}),
+    ("dare", {"profile": "mergekit", "density": [0.3, 1.0], "variant": "ties", "normalize": True}),
+    ("sce", {}),
+    ("sce", {"select_topk": [0.1, 0.5], "scale": 0.7}),
+    ("rcp", {"scale": 0.5}),
 ]
 
 
@@ -62,8 +72,11 @@ def in_order(model, checkpoint):
 
 
 def scores_of(method, family):
+    """What the statistic is called here does not matter to the engine; votes are random numbers too."""
     needs = method.needs(ROLES) if hasattr(method, "needs") else ()
-    return {need.key: Checkpoint.open(family / need.key) for need in needs}
+    kinds = {need.key: need.kind if need.kind != "votes" else "gradient" for need in needs}
+    names = {n.key: f"{n.role}.{kinds[n.key]}" + ".base" * (n.model == "base") for n in needs}
+    return {key: Checkpoint.open(family / name) for key, name in names.items()}
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +96,7 @@ def test_the_engine_writes_what_the_driver_computes(family, merged, index):
     method, folder = merged[index]
     base = Checkpoint.open(family / "base")
     models = [in_order(weights(family / name), base) for name in ("base", *ROLES)]
-    scores = {key: in_order(weights(family / key), base) for key in scores_of(method, family)}
+    scores = {key: in_order(weights(s.path), base) for key, s in scores_of(method, family).items()}
     expected = driver.merge(method, models[0], dict(zip(ROLES, models[1:], strict=True)), scores, SEED)
     stored = load_file(folder / "model.safetensors")
     assert set(stored) == set(expected)

@@ -100,7 +100,8 @@ class NaiveThreshold:
         keys = sign * values[eligible]
         assert (values[eligible] >= 0).all()
         order = np.argsort(keys, kind="stable")  # equal values stay in tensor order, then index
-        k = min(len(order), max(int(cut.keep * len(order)), cut.at_least) + cut.extra)
+        keep = groups[0].at(cut.keep)  # a list over depth is for single tensors
+        k = min(len(order), max(int(keep * len(order)), cut.at_least) + cut.extra)
         if cut.ties == "all" and k:
             k = int((keys <= keys[order[k - 1]]).sum())
         kept = np.zeros(len(values), bool)

@@ -49,23 +49,31 @@ class Engine:
         except (OSError, ValueError, KeyError) as error:
             fact = f"its tokenizer does not load: {_line(error)}"
             raise LoadError(fact, f"check {checkpoint}/tokenizer.json") from error
-        return {"batch_size": batch, "dtype": str(model.dtype).removeprefix("torch."), "device": self.device,
-                "parameters": count, "seconds": time.perf_counter() - begun}
+        return {
+            "batch_size": batch,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": self.device,
+            "parameters": count,
+            "seconds": time.perf_counter() - begun,
+        }
 
     def _read(self, checkpoint: str) -> Any:
         if not (Path(checkpoint) / "config.json").is_file():
             raise LoadError("it has no config.json", "name a folder with a model in transformers' layout")
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
-                checkpoint, dtype=self._dtype(), output_loading_info=True)
+                checkpoint, dtype=self._dtype(), output_loading_info=True
+            )
         except Exception as error:  # safetensors, json and transformers each have their own
             hint = "check the checkpoint's files; merge again if it was made here"
             raise LoadError(_line(error), hint) from error
         for kind in ("missing_keys", "mismatched_keys"):
             if info[kind]:  # transformers would go on with random numbers in their place
                 names = ", ".join(sorted(str(key) for key in info[kind])[:3])
-                raise LoadError(f"{len(info[kind])} {kind.replace('_keys', '')} tensors ({names})",
-                                "the weights do not belong to this config.json")
+                raise LoadError(
+                    f"{len(info[kind])} {kind.replace('_keys', '')} tensors ({names})",
+                    "the weights do not belong to this config.json",
+                )
         return model.to(self.device).eval()
 
     def _dtype(self) -> Any:
@@ -164,7 +172,8 @@ class StreamingHFLM(HFLM):
         """(windows that HFLM cuts a document into, its tokens)."""
         tokens = self.tok_encode(text)
         windows = utils.get_rolling_token_windows(
-            token_list=tokens, prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1)
+            token_list=tokens, prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1
+        )
         return sum(1 for _ in windows), len(tokens)
 
     def _loglikelihood_tokens(self, requests: list, **kwargs: Any) -> list[tuple[float, bool]]:
