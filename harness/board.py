@@ -149,7 +149,7 @@ def _row(plan: Plan, step: RowStep) -> BoardRow:
         str(step.folder.path),
         cells,
         stale=stale,
-        notes=step.notes,
+        notes=(*step.notes, *made.get("mask_warnings", ())),
         seconds=made.get("seconds", {}),
     )
 

@@ -94,6 +94,7 @@ class TensorGroup:
     scores: Mapping[str, Tensor]
     seed: int = 0
     _deltas: dict[str, Tensor] | None = None
+    _made: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def numel(self) -> int:
@@ -117,6 +118,13 @@ class TensorGroup:
         from harness import ops
 
         return ops.uniform(self.seed, role, self.name, self.offset, self.base.numel())
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """`make()`, kept under `key` for this block and method, where `merge` and `masks` need the same.
+        Read-only."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def at(self, value: Any) -> Any:
         """`value` at this tensor's depth: a list is interpolated linearly from the first layer to the last
@@ -228,8 +236,10 @@ def merge_method(
 
     The class becomes a frozen dataclass. It must define `merge(self, group, state)` (and may define the
     generator `prepare(self, layout)`), or `build(self, context)`. It may define `needs(self, roles)` -> the
-    statistics it reads, `reads_rows(self, roles)` -> the roles whose calibration rows it trains on, and
-    `degenerate(self, roles)` -> sentences about settings that change nothing.
+    statistics it reads, `reads_rows(self, roles)` -> the roles whose calibration rows it trains on,
+    `degenerate(self, roles)` -> sentences about settings that change nothing, and, beside `merge`,
+    `masks(self, group, state)` -> by role, which elements of the task vector are added (bool [block]), or
+    (those, those before exclusion): `masks.json` says what they are.
     """
 
     def tag(cls: type) -> type:

@@ -95,13 +95,12 @@ def elect_sign(sums: Tensor, majority: float) -> Tensor:
     return sign.masked_fill_(sign == 0, (majority > 0) - (majority < 0))
 
 
-def disjoint_mean(deltas: Iterable[Tensor], sign: Tensor) -> Tensor:
-    """TIES' disjoint merge: the mean of the entries whose sign is `sign`; 0 where there is none."""
-    sums, count = sign.new_zeros(sign.shape), sign.new_zeros(sign.shape)
-    for delta in deltas:
-        agrees = (delta * sign) > 0
-        sums.add_(delta * agrees)
-        count.add_(agrees)
+def disjoint_mean(deltas: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+    """TIES' disjoint merge: the mean of the entries that `masks` select; 0 where there is none."""
+    sums, count = deltas[0].new_zeros(deltas[0].shape), deltas[0].new_zeros(deltas[0].shape)
+    for delta, mask in zip(deltas, masks, strict=True):
+        sums.add_(delta * mask)
+        count.add_(mask)
     return sums.div_(count.clamp_(min=1))
 
 

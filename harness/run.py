@@ -56,7 +56,7 @@ def merge_to(plan: Plan, to: Path, screen: Screen, **engine: Any) -> None:
     with reachable(to):
         show = lambda what, i, n: screen.now("merge", what, i, n)  # noqa: E731
         (record,) = steps.merge_jobs(plan, [row], show, **engine)
-    run.warn(record.get("warnings", ()))
+    run.warn_of(row, record)
     screen.done("merge", row.label, f"{sum(record['seconds'].values()):.1f} s")
 
 
@@ -122,6 +122,11 @@ class _Run:
                 self.said.add(warning)
                 self.screen.note(warning)
 
+    def warn_of(self, row: RowStep, record: dict[str, Any]) -> None:
+        """Say a merge's warnings; those about its masks are about this row alone."""
+        own = record.get("mask_warnings", ())
+        self.warn([f"{row.label}: {w}" if w in own else w for w in record.get("warnings", ())])
+
     def fail(self, folder: Folder, kind: str, what: str, error: BaseException | str) -> None:
         """Write a failure down and go on."""
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -186,7 +191,7 @@ class _Run:
         for row, record in zip(rows, records, strict=True):
             if record["error"] is not None:
                 self.fail(row.folder, "merge", row.label, record["error"])
-            self.warn(record.get("warnings", ()))
+            self.warn_of(row, record)
         self.outcome.made += len(made)
         if made:
             self.screen.done("merge", what, f"{sum(made[0]['seconds'].values()):.1f} s")

@@ -20,7 +20,30 @@ if TYPE_CHECKING:
 MODELS = {"expert": ("expert",), "expert_and_base": ("expert", "base")}  # who must select an element
 Models = Literal["expert", "expert_and_base"]
 Rule = Literal["drop_both", "task_first", "reasoning_first", "none"]
-Masks = Callable[[TensorGroup], dict[str, "Tensor"]]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What `select` ends with: `masks(group)` is role -> bool, `masks.pairs(group)` role -> (that, before
+    exclusion)."""
+
+    elected: Callable[[TensorGroup], dict[str, Tensor]]
+    rule: str
+
+    def __call__(self, group: TensorGroup) -> dict[str, Tensor]:
+        return {role: after for role, (after, _) in self.pairs(group).items()}
+
+    def pairs(self, group: TensorGroup) -> dict[str, tuple[Tensor, Tensor]]:
+        return group.once(self, lambda: self._pairs(group))
+
+    def _pairs(self, group: TensorGroup) -> dict[str, tuple[Tensor, Tensor]]:
+        before = self.elected(group)
+        return {role: (after, before[role]) for role, after in exclude(before, self.rule).items()}
+
+
+def masks(method: Any, group: TensorGroup, state: Masks) -> dict[str, tuple[Tensor, Tensor]]:
+    """`masks` of the contract, for a method whose state is what `select` ends with."""
+    return state.pairs(group)
 
 
 @dataclass(frozen=True)
@@ -137,8 +160,8 @@ def select(
 ) -> Generator[Any, Any, Masks]:
     """Select each role's band on each model that `elect` names, intersect, resolve overlaps (`exclude`).
 
-    A part of `prepare`: `masks = yield from select(...)`. `masks(group)` is role -> bool. With granularity
-    `tensor` a whole tensor is selected as soon as one of its elements is, before anything else.
+    A part of `prepare`: `masks = yield from select(...)`. With granularity `tensor` a whole tensor
+    is selected as soon as one of its elements is, before anything else.
     """
     pairs = [(role, model) for role in bands for model in MODELS[elect]]
     cuts = {(*pair, share): cut for pair in pairs for share, cut in bands[pair[0]].cuts(*pair).items()}
@@ -163,14 +186,14 @@ def select(
             return ranked(group, *pair)
         return (touched[pair].value(group).to(group.base) > 0).expand(group.base.shape)
 
-    def masks(group: TensorGroup) -> dict[str, Tensor]:
+    def everywhere(group: TensorGroup) -> dict[str, Tensor]:
         made: dict[str, Tensor] = {}
         for pair in pairs:
             mask = elected(group, pair)
             made[pair[0]] = made[pair[0]] & mask if pair[0] in made else mask
-        return exclude(made, rule)
+        return made
 
-    return masks
+    return Masks(everywhere, rule)
 
 
 def exclude(masks: Mapping[str, Tensor], rule: str) -> dict[str, Tensor]:

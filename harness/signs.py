@@ -5,11 +5,22 @@ Importing it does not import torch. All return `merged(group)`, the block of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.method import Cut, Reduce, TensorGroup
-from harness.ops import agreeing, blend, disjoint_mean, divisor, elect_sign, one, total, weighted_sum
+from harness.ops import (
+    agreeing,
+    blend,
+    disjoint_mean,
+    divisor,
+    elect_sign,
+    magnitudes,
+    one,
+    total,
+    weighted_sum,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,9 +28,24 @@ if TYPE_CHECKING:
 Deltas = Callable[[TensorGroup, str], "Tensor"]  # (block, role) -> a task vector, however it was thinned
 
 
-def ties(
-    delta: Deltas, roles: Sequence[str], density: float
-) -> Generator[Any, Any, Callable[[TensorGroup], Tensor]]:
+@dataclass(frozen=True)
+class Merged:
+    """What the parts of `prepare` end with: `merged(group)`, and the masks that the contract's `masks` gives:
+    the entries that are added; for TIES also those before the election, (added, trimmed)."""
+
+    merged: Callable[[TensorGroup], Tensor]
+    masks: Callable[[TensorGroup], dict[str, Any]]
+
+    def __call__(self, group: TensorGroup) -> Tensor:
+        return self.merged(group)
+
+
+def masks(method: Any, group: TensorGroup, state: Merged) -> dict[str, Any]:
+    """`masks` of the contract, for a method whose state is a `Merged`."""
+    return state.masks(group)
+
+
+def ties(delta: Deltas, roles: Sequence[str], density: float) -> Generator[Any, Any, Merged]:
     """TIES on the deltas `delta(group, role)`: trim, elect, disjoint mean (arXiv:2306.01708, Algorithm 1).
 
     A part of `prepare`: `merged = yield from ties(...)`. `merged(group)` is the block of tau_m, fresh. An
@@ -41,12 +67,20 @@ def ties(
     if len(roles) > 1:  # entries without an elected sign exist only where experts cancel out
         majority = yield Reduce(lambda group: total(trimmed(group)).sign_())
 
-    def merged(group: TensorGroup) -> Tensor:
+    def voted(group: TensorGroup) -> tuple[list[Tensor], list[Tensor]]:
         deltas = trimmed(group)
         most = float(majority.value(group)) if majority else 0.0
-        return disjoint_mean(deltas, elect_sign(total(deltas), most))
+        sign = elect_sign(total(deltas), most)
+        return deltas, [delta * sign > 0 for delta in deltas]
 
-    return merged
+    def once(group: TensorGroup) -> tuple[list[Tensor], list[Tensor]]:
+        return group.once(voted, lambda: voted(group))
+
+    def masks(group: TensorGroup) -> dict[str, tuple[Tensor, Tensor]]:
+        deltas, agree = once(group)
+        return {r: (a, d.bool()) for r, a, d in zip(roles, agree, deltas, strict=True)}
+
+    return Merged(lambda group: disjoint_mean(*once(group)), masks)
 
 
 def mergekit_ties(
@@ -54,7 +88,7 @@ def mergekit_ties(
     weights: Mapping[str, float],
     density: float | Sequence[float],
     normalize: bool,
-) -> Generator[Any, Any, Callable[[TensorGroup], Tensor]]:
+) -> Generator[Any, Any, Merged]:
     """mergekit's `ties`, and with density 1 the second half of its `dare_ties`.
 
     Per tensor and expert the max(1, int(density * numel)) largest magnitudes are kept, all at density 1 and
@@ -74,22 +108,48 @@ def mergekit_ties(
             made = made * (cuts[role].mask(group) if group.at(density) > 0 else 0.0)
         return made * weights[role]
 
-    def merged(group: TensorGroup) -> Tensor:
+    def voted(group: TensorGroup) -> tuple[list[Tensor], list[Tensor]]:
         deltas = [weighted(group, role) for role in weights]
-        found, whole = blend(deltas, agreeing(deltas), weights.values())
+        return deltas, agreeing(deltas)
+
+    def once(group: TensorGroup) -> tuple[list[Tensor], list[Tensor]]:
+        return group.once(voted, lambda: voted(group))
+
+    def merged(group: TensorGroup) -> Tensor:
+        found, whole = blend(*once(group), weights.values())
         return found.div_(whole.masked_fill_(whole == 0, 1)) if normalize else found
 
-    return merged
+    def masks(group: TensorGroup) -> dict[str, tuple[Tensor, Tensor]]:
+        deltas, agree = once(group)
+        return {r: (a, d.bool()) for r, a, d in zip(weights, agree, deltas, strict=True)}
+
+    return Merged(merged, masks)
 
 
 def kept(group: TensorGroup, role: str, density: float | Sequence[float]) -> Tensor:
     """DARE's survivors: the task vector, 0 where the draw drops an entry (arXiv:2311.03099, section 3)."""
-    return group.deltas[role] * (group.uniform(role) < group.at(density))
+    return group.deltas[role] * survives(group, role, density)
+
+
+def survives(group: TensorGroup, role: str, density: float | Sequence[float]) -> Tensor:
+    """Which entries DARE's draw keeps, bool."""
+    share = group.at(density)
+    if share == 1:
+        return group.base.new_ones(group.base.shape).bool()
+    return group.once(("survives", role, share), lambda: group.uniform(role) < share)
+
+
+def norms(roles: Iterable[str], density: float | Sequence[float]) -> dict[str, Reduce]:
+    """Requests by role: each tensor's L1 norm before and after the draw."""
+    return {
+        role: Reduce(lambda g, r=role: magnitudes(g.deltas[r], kept(g, r, density)), scope="tensor")
+        for role in roles
+    }
 
 
 def dare(
     method: Any, weights: Mapping[str, float], rescale: str, norms: Mapping[str, Any]
-) -> Generator[Any, Any, Callable[[TensorGroup], Tensor]]:
+) -> Generator[Any, Any, Merged]:
     """DARE by the settings of `method`: thinned task vectors, added or merged by the profile's TIES.
 
     `norms`, by role, holds each tensor's L1 norm before and after the draw, where `rescale` is `l1`.
@@ -116,4 +176,4 @@ def dare(
         whole = divisor(weights, method.normalize)
         return mixed if whole == 1 else mixed.div_(whole)
 
-    return merged
+    return Merged(merged, lambda group: {role: survives(group, role, method.density) for role in weights})

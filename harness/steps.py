@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -121,10 +122,15 @@ def merge_jobs(
         texts = {
             role: load_rows(plan.family.calibration[role], plan.family.folder) for role in row.recipe.rows
         }
-        jobs.append(
-            Job(row.method, row.checkpoint, plan.family.seed, scores, recipe=_card(plan, row), rows=texts)
-        )
+        shown = {"recipe": _card(plan, row), "rows": texts, "masks": _masks(row)}
+        jobs.append(Job(row.method, row.checkpoint, plan.family.seed, scores, **shown))
     return merge(inputs, jobs, progress=progress, **engine)
+
+
+def _masks(row: RowStep) -> Path:
+    """The figures lie beside the model in the store, in it where it stands alone (`harness merge --to`)."""
+    beside = row.checkpoint.parent == row.folder.path
+    return (row.folder.path if beside else row.checkpoint) / "masks.json"
 
 
 def _card(plan: Plan, row: RowStep) -> dict[str, Any]:

@@ -12,7 +12,7 @@ differs from mergekit 0.1.5 in the random numbers alone.
 
 from typing import Literal
 
-from harness import Reduce, merge_method, ops, param, signs
+from harness import merge_method, ops, param, signs
 
 Depth = float | list[float]
 
@@ -50,11 +50,10 @@ class Dare:
         weights, norms = ops.by_role(self.weights, 1.0, layout.roles, "weights"), {}
         rescale = self.rescale or ("exact" if self.profile == "paper" else "l1")
         if rescale == "l1" and not ops.one(self.density):
-            norms = yield {r: Reduce(lambda g, r=r: self.norms(g, r), scope="tensor") for r in weights}
+            norms = yield signs.norms(weights, self.density)
         return (yield from signs.dare(self, weights, rescale, norms))
-
-    def norms(self, group, role):
-        return ops.magnitudes(group.deltas[role], signs.kept(group, role, self.density))
 
     def merge(self, group, merged):
         return ops.add_scaled(group.base, merged(group), group.at(self.scale))
+
+    masks = signs.masks

@@ -46,3 +46,5 @@ class Led:
     def merge(self, group, masks):
         scales = {role: group.at(scale) for role, scale in self.scales(group.experts).items()}
         return ops.add_selected(group.base, group.deltas, masks(group), scales)
+
+    masks = selection.masks

@@ -35,8 +35,14 @@ class Rcp:
             (self.penalty == 0, "penalty 0: reasoning has no part in the votes"),
         )
 
-    def merge(self, group, state):
+    def voted(self, group):
         votes = self.votes(tuple(group.experts))
-        masks = {role: group.scores[need.key] > 0.5 for role, need in votes.items()}
-        scales = dict.fromkeys(votes, group.at(self.scale))
+        return {role: group.scores[need.key] > 0.5 for role, need in votes.items()}
+
+    def merge(self, group, state):
+        masks = self.voted(group)
+        scales = dict.fromkeys(masks, group.at(self.scale))
         return ops.add_selected(group.experts["reasoning"], group.deltas, masks, scales)
+
+    def masks(self, group, state):
+        return {"reasoning": group.base.new_ones(group.base.shape).bool(), **self.voted(group)}

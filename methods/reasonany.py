@@ -56,3 +56,5 @@ class ReasonAny:
         if self.profile == "official":
             return ops.add_in_bf16(group.base, group.experts, masks(group), scales)
         return ops.add_selected(group.base, group.deltas, masks(group), scales)
+
+    masks = selection.masks

@@ -42,7 +42,7 @@ class Sce:
     def selected(self, group, cut):
         if cut is None or group.at(self.select_topk) == 1:
             return list(group.deltas.values())
-        mask = cut.mask(group)
+        mask = group.once(cut, lambda: cut.mask(group))
         return [delta * mask for delta in group.deltas.values()]
 
     def merge(self, group, state):
@@ -53,3 +53,6 @@ class Sce:
         weighted = [delta * weight for delta, weight in zip(deltas, weights, strict=True)]
         found, divisor = ops.blend(weighted, ops.agreeing(deltas), weights)
         return ops.add_scaled(group.base, found.div_(divisor.clamp_(min=1e-6)), group.at(self.scale))
+
+    def masks(self, group, state):
+        return dict(zip(group.deltas, ops.agreeing(self.selected(group, state[0])), strict=True))

@@ -52,3 +52,5 @@ class Ties:
 
     def merge(self, group, merged):
         return ops.add_scaled(group.base, merged(group), group.at(self.scale))
+
+    masks = signs.masks

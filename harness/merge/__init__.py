@@ -32,7 +32,8 @@ class Job:
     shape. `dtype` is the stored dtype (`bfloat16`, `float16`, `float32`); None keeps the base's, tensor by
     tensor. `recipe` goes on the model card. With `replace`, a different model in `to` is deleted when this
     one is done. `rows` are the calibration rows that a whole-model method trains on, by role, as
-    `harness.scores.load_rows` returns them."""
+    `harness.scores.load_rows` returns them. `masks` is the file that takes the figures of what the method's
+    masks select (`harness.merge.masks`), inside `to` or outside; it is written before `to` is finished."""
 
     method: Any
     to: Path
@@ -42,6 +43,7 @@ class Job:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     replace: bool = False
     rows: Mapping[str, list[dict[str, str]]] = field(default_factory=dict)
+    masks: Path | None = None
 
 
 def merge(
@@ -63,7 +65,7 @@ def merge(
 
     A record holds `seconds` (by phase, of the shared passes), `method_seconds` (of this method, over all
     threads), `peak_mib`, `bytes_read`, `bytes_written`, `passes`, `resumed` (tensors found done), `warnings`,
-    `error`.
+    `error`; with `Job.masks` also `mask_warnings`, those of the warnings that are about the masks.
 
     Raises `HarnessError` for inputs that do not fit, statistics that are missing, NaN or infinity in an input
     (unless `allow_nonfinite`), a disk too small. An exception of one method ends its own job only: the others

@@ -127,10 +127,13 @@ class Block(TensorGroup):
         self._differences = Lazy(roles, self._delta)
         self._scores: Mapping[str, Tensor] = {}
         self._score_views: dict[int, Lazy] = {}
+        self._made: dict[object, object] = {}
+        self.shared: dict[object, object] = {}  # what the engine derives from the inputs, for all jobs
 
     def view(self, seed: int, scores: Mapping[str, Checkpoint]) -> Block:
         """This block as a job sees it: its seed and its statistics."""
         self.seed = seed
+        self._made.clear()
         if id(scores) not in self._score_views:
             self._score_views[id(scores)] = Lazy(
                 scores, lambda key: self._load(("statistic", str(scores[key].path)))
@@ -142,7 +145,13 @@ class Block(TensorGroup):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loaded.clear()  # the group and its mappings are a cycle, which must not hold the buffers
+        # The group and its mappings are a cycle, which must not hold the buffers.
+        for held in (self._loaded, self._made, self.shared):
+            held.clear()
+
+    def scratch(self, key: str) -> Tensor:
+        """The calling thread's float32 buffer called `key`, one block long."""
+        return self._buffers.slot(key, self.length)
 
     @property
     def base(self) -> Tensor:

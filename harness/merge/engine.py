@@ -10,15 +10,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from harness.checkpoint import fit, write
+from harness.checkpoint import Checkpoint, fit, write
 from harness.errors import HarnessError
 from harness.measure import peak_mib
+from harness.merge import masks
 from harness.merge.memory import kept_pages
 from harness.merge.output import Output
 from harness.merge.passes import Passes
 from harness.merge.underway import Run
 from harness.merge.workers import Workers, available
 from harness.method import CHUNK
+from harness.store import write_text
 
 Progress = Callable[[str, int, int], None]
 
@@ -109,3 +111,15 @@ def _build(one: Run, inputs: Any, progress: Progress) -> None:
         )
         seconds = {"build": round(time.perf_counter() - begun, 4)}
         one.record = {"seconds": seconds, "peak_mib": peak_mib(), **(facts or {})}
+        if one.job.masks is not None:
+            _compare(one, inputs)
+
+
+def _compare(one: Run, inputs: Any) -> None:
+    """The figures of a checkpoint that a whole-model method wrote: all that can be said is what changed."""
+    made = Checkpoint.open(one.job.to)
+    tallies = masks.compared(fit.outputs(inputs.base), made.tensors)
+    text, said = masks.written(type(one.job.method).method_name, False, tallies)
+    Path(one.job.masks).parent.mkdir(parents=True, exist_ok=True)
+    write_text(Path(one.job.masks), text)
+    one.record |= {"warnings": [*one.record.get("warnings", ()), *said], "mask_warnings": said}

@@ -44,7 +44,9 @@ class Output:
         self.files = write.Files(self.layout)
         self.key = _key(inputs, job, self.tensors, shard_bytes)
         self.done: set[str] = set()
+        self.facts: dict[str, Any] = {}  # what is known of a tensor in `done`: its figures of `masks.json`
         self._lock = self._journal = None
+        self._again = False
         self._guard = threading.Lock()
 
     @property
@@ -57,7 +59,10 @@ class Output:
         if mark.get("key") == self.key and all(
             (self.to / file.name).is_file() for file in self.layout.headers
         ):
-            return mark["record"]
+            if self.job.masks is None or Path(self.job.masks).is_file():
+                return mark["record"]
+            self._again = True  # the figures can only be had by merging
+            return None
         if not self.job.replace:
             raise HarnessError(
                 f"{self.to} already holds something else", "choose another folder, or delete this one first"
@@ -78,10 +83,10 @@ class Output:
             except BlockingIOError:
                 raise HarnessError(f"another process is writing {self.to}", "wait for it to end") from None
             if self._resumable():
-                self.done = self._journalled()
-                write_text(
-                    self.part / ".journal", "".join(json.dumps(name) + "\n" for name in sorted(self.done))
-                )
+                self.facts = self._journalled()
+                self.done = set(self.facts)
+                lines = "".join(_line(name, self.facts[name]) for name in sorted(self.done))
+                write_text(self.part / ".journal", lines)
             else:
                 self._start()
             self.files.open()
@@ -90,14 +95,16 @@ class Output:
     def write(self, name: str, offset: int, data: memoryview) -> None:
         self.files.write(name, offset, data)
 
-    def written(self, name: str) -> None:
-        """All bytes of tensor `name` are in the file."""
+    def written(self, name: str, facts: Any = None) -> None:
+        """All bytes of tensor `name` are in the file; `facts` (JSON) outlive a kill."""
         with self._guard:
             self.done.add(name)
-            os.write(self._journal, (json.dumps(name) + "\n").encode())
+            self.facts[name] = facts
+            os.write(self._journal, _line(name, facts).encode())
 
-    def finish(self, record: Mapping[str, Any]) -> list[str]:
-        """Add index, config, tokenizer and card, and give the folder its name. Returns warnings."""
+    def finish(self, record: Mapping[str, Any], masks: str | None = None) -> list[str]:
+        """Add index, config, tokenizer and card, and give the folder its name. `masks` is the text of
+        `job.masks`. Returns warnings."""
         if self.done != set(self.tensors):
             raise RuntimeError(f"{len(self.tensors) - len(self.done)} tensors of {self.to} are not written")
         method = type(self.job.method).method_name
@@ -115,11 +122,13 @@ class Output:
                 self.job.recipe,
             )
             record = {**record, "warnings": [*record["warnings"], *warnings]}
+            if masks is not None:
+                write_text(self._masks(), masks)
             write_text(self.part / MARK, json.dumps({"key": self.key, "record": record}, indent=1) + "\n")
             self.close()
             for name in (".journal", ".key", ".lock"):
                 (self.part / name).unlink(missing_ok=True)
-            if self.to.exists() and self.job.replace:
+            if self.to.exists() and (self.job.replace or self._again):
                 shutil.rmtree(self.to)
             os.rename(self.part, self.to)
         return warnings
@@ -150,13 +159,28 @@ class Output:
         except OSError:
             return False
 
-    def _journalled(self) -> set[str]:
-        """Names on whole lines; the kill may have cut the last one."""
+    def _masks(self) -> Path:
+        """Where the figures are written: what goes into `to` is in the private folder until then."""
+        file, to = Path(self.job.masks).absolute(), self.to.absolute()
+        file = self.part / file.relative_to(to) if to in file.parents else file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
+
+    def _journalled(self) -> dict[str, Any]:
+        """name -> facts, from whole lines; the kill may have cut the last one. A tensor that was written
+        without the figures that are wanted now is not done."""
         try:
             lines = (self.part / ".journal").read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
-            return set()
-        return {json.loads(line) for line in lines} & set(self.tensors)
+            return {}
+        entries = [json.loads(line) for line in lines]
+        facts = dict(entry for entry in entries if isinstance(entry, list))
+        wanted = self.job.masks is not None
+        return {n: f for n, f in facts.items() if n in self.tensors and not (wanted and f is None)}
+
+
+def _line(name: str, facts: Any) -> str:
+    return json.dumps([name, facts]) + "\n"
 
 
 def _stored_dtype(info: TensorInfo, dtype: str | None) -> str:

@@ -17,6 +17,7 @@ from harness.checkpoint.read import FLOATS, SIZES, Checkpoint, TensorInfo
 from harness.errors import HarnessError
 from harness.measure import peak_mib
 from harness.merge.block import BASE, Block, InputError, Sources, Unit, mergeable, place_of, units_of
+from harness.merge.masks import Figures, Pairs
 from harness.merge.requests import Preparation
 from harness.merge.rounds import InPlaceError, Round
 from harness.merge.underway import Run
@@ -52,6 +53,8 @@ class Passes:
         for one in runs:
             for key, scores in one.job.scores.items():
                 self.sources.places["statistic", str(scores.path)] = self._statistic(key, scores)
+            if one.job.masks is not None:
+                one.figures = Figures(one.job.method, self.roles)
         self._lock = threading.Lock()
 
     def carry_out(self, warnings: list[str]) -> None:
@@ -63,8 +66,13 @@ class Passes:
         self._timed("merge", self._merge)
         for one in self._alive():
             with one.guarded():
-                one.record = self._record(one, warnings)
-                one.record["warnings"] = [*warnings, *one.output.finish(one.record)]
+                record, masks = self._record(one, warnings), None
+                if one.figures:
+                    tallies = {name: one.output.facts[name] for name in self.weights}
+                    masks, said = one.figures.written({n: t for n, t in tallies.items() if t})
+                    record |= {"warnings": [*warnings, *said], "mask_warnings": said}
+                record["warnings"] = [*record["warnings"], *one.output.finish(record, masks)]
+                one.record = record
 
     def close(self) -> None:
         self.sources.reader.close()
@@ -102,7 +110,7 @@ class Passes:
             one.left = Counter(unit.name for unit in self.units if unit.name not in one.output.done)
             for name, info in self.weights.items():
                 if info.numel == 0 and name not in one.output.done:
-                    one.output.written(name)
+                    one.output.written(name, {})
         units = [unit for unit in self.units if any(unit.name in one.left for one in self._alive())]
         done = 0
 
@@ -121,7 +129,7 @@ class Passes:
         self._copy()
 
     def _merge_block(self, one: Run, group: Block) -> None:
-        begun = time.perf_counter()
+        begun, masks = time.perf_counter(), {}
         try:
             merged = one.job.method.merge(group.view(one.job.seed, one.job.scores), one.preparation.state)
             if not isinstance(merged, torch.Tensor) or merged.shape != (group.length,):
@@ -134,6 +142,8 @@ class Passes:
                     f"{one.name} returned {what} for a block of {group.length} elements of `{group.name}`",
                     "return the merged block, a 1-D tensor",
                 )
+            if one.figures:
+                masks = one.figures.masks(group, one.preparation.state)
         except InputError:
             raise
         except Exception as error:
@@ -144,7 +154,7 @@ class Passes:
                 f"{one.name} changes its input in place in `{group.name}`",
                 "work on copies: the blocks are shared by all methods",
             )
-        self._store(one, group, merged)
+        self._store(one, group, merged, masks)
         if one.error is not None:
             return
         with self._lock:
@@ -152,10 +162,10 @@ class Passes:
             one.left[group.name] -= 1
             last = one.left[group.name] == 0
         if last:
-            one.output.written(group.name)
+            one.output.written(group.name, one.figures and one.figures.tensor(group.name))
 
-    def _store(self, one: Run, group: Block, merged: torch.Tensor) -> None:
-        """Round a block once to the stored dtype and put it in its place."""
+    def _store(self, one: Run, group: Block, merged: torch.Tensor, masks: Pairs) -> None:
+        """Round a block once to the stored dtype, count what changed, and put it in its place."""
         code, _ = one.output.tensors[group.name]
         if not self.sources.allow_nonfinite and (bad := _unstorable(merged, code)):
             one.error = HarnessError(
@@ -163,7 +173,10 @@ class Passes:
                 "check its parameters, or store a wider dtype",
             )
             return
-        one.output.write(group.name, group.offset * SIZES[code], self.workers.buffers.stored(merged, code))
+        data = self.workers.buffers.stored(merged, code)
+        if one.figures:
+            one.figures.take(group, masks, data, code)
+        one.output.write(group.name, group.offset * SIZES[code], data)
 
     def _copy(self) -> None:
         """Tensors of whole numbers, from the base as they are."""
@@ -173,7 +186,7 @@ class Passes:
                     data = memoryview(bytearray(info.nbytes))
                     self.sources.reader.read(info, 0, data)
                     one.output.write(name, 0, data)
-                    one.output.written(name)
+                    one.output.written(name, {})
 
     def _statistic(self, key: str, scores: Checkpoint) -> dict[str, TensorInfo]:
         """The statistic's tensors for the model's weights. Raises `HarnessError` when one is missing or

@@ -18,6 +18,7 @@ class Run:
         self.name = f"method `{type(job.method).method_name}`"
         self.view = (job.seed, tuple((key, str(model.path)) for key, model in sorted(job.scores.items())))
         self.preparation: Any = None
+        self.figures: Any = None  # `masks.Figures`, if the job wants them
         self.error: Exception | None = None
         self.record: dict[str, Any] | None = None  # of a finished job
         self.method_seconds = 0.0
