@@ -229,9 +229,7 @@ class Layout:
     seed: int = 0
 
 
-def merge_method(
-    name: str, *, title: str, paper: str = "", rows: str = "streaming"
-) -> Callable[[type], type]:
+def merge_method(name: str, *, title: str, paper: str = "") -> Callable[[type], type]:
     """Tag a class as the merge method `name`.
 
     The class becomes a frozen dataclass. It must define `merge(self, group, state)` (and may define the
