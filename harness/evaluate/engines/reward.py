@@ -1,4 +1,4 @@
-"""The `reward` engine: a sequence-classification model that gives each text one number. Child process only."""
+"""The `reward` engine: a sequence-classification model that gives a text a number. Child process only."""
 
 from __future__ import annotations
 
