@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -56,11 +56,17 @@ class Generation(Strict):
 
 class Collapse(Strict):
     """When a merge counts as broken: word perplexity above `ppl_ratio` times the base's, or a mean share
-    of unfinished or repetitive responses above the limit."""
+    of unfinished, repetitive or empty responses above the limit. It is asked of the first `n` items of the
+    tasks `probe` right after the merge, and of all that is evaluated; `skip` leaves the evaluation of a merge
+    out that the probe found broken."""
 
     ppl_ratio: float = Field(3.0, gt=1)
     unfinished: float = Field(0.5, gt=0, le=1)
     repetition: float = Field(0.5, gt=0, le=1)
+    empty: float = Field(0.5, gt=0, le=1)
+    probe: list[str] = ["probe_chat", "probe_text"]
+    n: int = Field(16, ge=1)
+    skip: bool = False
 
 
 class Row(Strict):
@@ -84,6 +90,9 @@ class Family(Strict):
     vocab: Literal["error", "base", "intersect", "union"] = "error"
     calibration: dict[str, Calibration] = {}
     tasks: list[str] = []
+    profile: Literal["standard", "paper"] = "standard"
+    repeats: dict[str, Annotated[int, Field(ge=1)]] = {}
+    judges: dict[str, dict[str, Any]] = {}
     split: str = "test"
     chat_template: bool = True
     generation: dict[Literal["base", "task", "reasoning", "merge"], Generation] = {}

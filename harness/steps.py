@@ -166,6 +166,7 @@ def evaluate(plan: Plan, step: EvalStep, evaluator: Any, progress: Progress) -> 
             limit=recipe.limit,
             seed=recipe.seed,
             split=recipe.split,
+            repeats=recipe.repeats,
         )
         record = evaluator.evaluate(request, progress)
         memory = {"parent": peak_mib(), "engine": evaluator.peak_mib()}

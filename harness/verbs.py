@@ -15,7 +15,8 @@ from harness import registry
 from harness.board import make_board
 from harness.errors import HarnessError, nearest
 from harness.family import load_family, model_path
-from harness.plan import Plan, RowStep, checkpoint_plan, make_plan
+from harness.plan import Plan, RowStep
+from harness.planner import checkpoint_plan, make_plan
 from harness.screen import Screen
 from harness.store import Folder, Store, reachable
 

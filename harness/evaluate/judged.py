@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoint.identity import fingerprint
 from harness.errors import HarnessError, nearest
 from harness.evaluate.syntax import load_module, source
 from harness.evaluate.task_yaml import wrong
 
-KINDS = ("reward", "classifier", "chat")
+KINDS = ("reward", "classifier", "chat", "rules")
 PARTS = ("answer", "thinking")
 NEEDED = ("kind", "model", "metric", "ask", "read")
 
@@ -65,6 +66,16 @@ class JudgeFile:
         return replace(
             self, **{**changed, "parameters": self.parameters | dict(given.get("parameters") or {})}
         )
+
+    def resolved(self, folder: Path, cache: Path | None = None) -> tuple[str, str]:
+        """(the model to load, what it is: a content hash, `id@revision`, or an API's name). Paths are under
+        `folder`."""
+        path = folder / Path(self.model).expanduser()
+        if self.kind in ("chat", "rules"):
+            return self.model, self.model
+        if path.is_dir():
+            return str(path.resolve()), fingerprint(path, cache)
+        return self.model, f"{self.model}@{self.revision}" if self.revision else self.model
 
     def _function(self, name: str) -> Callable[..., Any]:
         module, _, function = name.rpartition(".")

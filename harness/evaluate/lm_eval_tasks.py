@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 from collections.abc import Iterator
@@ -61,10 +62,43 @@ def lm_eval_task(name: str) -> TaskFile:
     return TaskFile(PREFIX + name, path, header, columns, identity, None, members)
 
 
-def local_copy(dataset: str) -> Path | None:
-    """The local copy of a hub data set that lm-eval's tasks read; None where there is none."""
-    folder = home() / ("hub--" + dataset.replace("/", "--"))
-    return folder if folder.is_dir() else None
+def local_folder(dataset: str) -> Path:
+    """Where a local copy of a hub data set lies that lm-eval's own tasks read."""
+    return home() / ("hub--" + dataset.replace("/", "--"))
+
+
+def datasets_of(file: TaskFile) -> list[str]:
+    """The hub data sets that lm-eval itself loads for a task."""
+    configs = [member.config for member in file.members] or [file.config]
+    return sorted({c["dataset_path"] for c in configs if isinstance(c.get("dataset_path"), str)})
+
+
+@contextlib.contextmanager
+def local_data(file: TaskFile) -> Iterator[None]:
+    """While lm-eval builds a task of its own, a local copy of its data set stands in for the hub's."""
+    import datasets
+
+    real = datasets.load_dataset
+
+    def load_dataset(path: str, *args: Any, **given: Any) -> Any:
+        folder = local_folder(path)
+        return real(str(folder) if folder.is_dir() else path, *args, **given)
+
+    datasets.load_dataset = load_dataset
+    try:
+        yield
+    finally:
+        datasets.load_dataset = real
+
+
+def build_hint(file: TaskFile) -> str:
+    """What to do about a task that cannot be built."""
+    if not file.name.startswith(PREFIX):
+        return f"mend {file.path}"
+    where = ", ".join(str(local_folder(name)) for name in datasets_of(file))
+    return (
+        f"its data comes from the hub; `harness data fetch {file.name}` where there is network fills {where}"
+    )
 
 
 def _members(config: dict[str, Any], path: Path) -> Iterator[TaskFile]:

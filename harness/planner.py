@@ -1,0 +1,280 @@
+"""family x methods x tasks -> the plan. Reads and hashes; computes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness import tasks as tasks_of
+from harness.checkpoint.sources import resolve_family, resolve_one
+from harness.errors import HarnessError, nearest
+from harness.evaluate.decoding import samples
+from harness.evaluate.judged import JudgeFile
+from harness.evaluate.task_file import TaskFile
+from harness.family import Calibration, Family, Row
+from harness.judging import spec_of
+from harness.method import Need, configure
+from harness.plan import EvalStep, JudgeStep, Plan, RowStep, ScoreStep
+from harness.recipe import (
+    EvalRecipe,
+    JudgeRecipe,
+    MergeRecipe,
+    ReferenceRecipe,
+    ScoreRecipe,
+    code_hash,
+    file_of,
+    key,
+)
+from harness.scores.calibration import load_rows
+from harness.store import Store, digest, slug
+
+
+def checkpoint_plan(
+    family: Family, store: Store, path: Path, *, tasks: Sequence[str] | None = None, limit: int | None = None
+) -> Plan:
+    """The plan of `harness eval`: one checkpoint on the family's tasks, decoded as its merges are."""
+    files = _tasks(family, tasks)
+    store.prepare()
+    converted, cache = store.root / "converted", store.fingerprints
+    source = resolve_one(path, lambda: family.model_path("base"), converted, cache)
+    recipe = ReferenceRecipe(role="checkpoint", model=source.mark, checkpoint=str(source.path))
+    row = RowStep(store.model(slug(path.name, {}, key(recipe))), recipe, path.name, "checkpoint", source.path)
+    asked = _Asked(family, store, limit)
+    evals = tuple(asked.evaluation(row, task) for task in files)
+    judges = tuple(asked.judges(evals))
+    sources = {"checkpoint": source}
+    return Plan(family, store, {}, {}, family.donor, (), (row,), files, evals, limit, sources, judges=judges)
+
+
+def _tasks(family: Family, names: Sequence[str] | None) -> tuple[TaskFile, ...]:
+    wanted = family.tasks if names is None else names
+    if names is None and not wanted:
+        raise HarnessError(
+            f"family `{family.name}` names no tasks", "add `tasks: [...]` to it, or give --tasks"
+        )
+    files = tasks_of.named(wanted, family.profile)
+    for key_, given in (("repeats", family.repeats), ("judges", family.judges)):
+        for name in given:
+            if name not in {file.name.removesuffix("_paper") for file in tasks_of.named([name])}:
+                raise HarnessError(f"`{key_}` names `{name}`, which is many tasks", "name one task")
+    return files
+
+
+def make_plan(
+    family: Family,
+    store: Store,
+    *,
+    methods: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    limit: int | None = None,
+    references: bool = True,
+    prepare: bool = False,
+) -> Plan:
+    """The plan of `harness compare`. `methods` selects rows by label or method, or adds files. `prepare`
+    creates the store, once everything that was asked for is known to exist."""
+    rows = _select(family, methods)
+    chosen = [(row, configure(registry.method(row.method), row.settings)) for row in rows]
+    for _, method in chosen:  # before the inputs are read: whatever does not suit the family's roles
+        if hasattr(method, "needs"):
+            method.needs(family.roles)
+    files = _tasks(family, tasks)
+    experts = {role: (family.model_path(role), family.on_path(role)) for role in family.roles}
+    base = family.model_path("base")
+    if prepare:
+        store.prepare()
+    sources = resolve_family(base, experts, store.root / "converted", store.fingerprints)
+    inputs = {role: source.path for role, source in sources.items()}
+    prints = {role: source.mark for role, source in sources.items()}
+    made = _Builder(family, store, inputs, prints)
+    steps = [made.reference(role) for role in inputs] if references else []
+    steps += [made.merge(row, method) for row, method in chosen]
+    asked, rows = _Asked(family, store, limit), tuple(steps)
+    evals = tuple(asked.evaluation(step, task) for step in rows for task in files)
+    return Plan(
+        family,
+        store,
+        inputs,
+        prints,
+        family.donor,
+        tuple(made.scores.values()),
+        rows,
+        files,
+        evals,
+        limit,
+        sources,
+        tuple(asked.probes(rows) if files else ()),
+        tuple(asked.judges(evals)),
+    )
+
+
+def _select(family: Family, methods: Sequence[str] | None) -> list[Row]:
+    rows = family.rows()
+    if methods is None:
+        return rows
+    chosen: list[Row] = []
+    for name in methods:
+        found = [r for r in rows if name in (r.label, r.method)]
+        if not found:
+            known = registry.find("methods")
+            stem = name.partition(":")[0]
+            if stem not in known and not stem.endswith(".py") and "/" not in name:
+                raise HarnessError(
+                    f"no method or row is called `{name}`", nearest(name, {*known, *(r.label for r in rows)})
+                )
+            found = [Row(label=registry.get("methods", name).name, method=name)]
+        chosen += [r for r in found if r not in chosen]
+    return chosen
+
+
+class _Builder:
+    """Makes score and row steps; equal statistics become one step."""
+
+    def __init__(self, family: Family, store: Store, inputs: dict[str, Path], prints: dict[str, str]) -> None:
+        self.family, self.store, self.inputs, self.prints = family, store, inputs, prints
+        self.scores: dict[str, ScoreStep] = {}
+        self._rows: dict[str, str] = {}
+
+    def reference(self, role: str) -> RowStep:
+        path = self.inputs[role]
+        recipe = ReferenceRecipe(role=role, model=self.prints[role], checkpoint=str(path))
+        folder = self.store.model(slug(role, {}, key(recipe)))
+        return RowStep(folder, recipe, self.family.label(role), role, path)
+
+    def merge(self, row: Row, method: Any) -> RowStep:
+        cls, roles = type(method), self.family.roles
+        needs = method.needs(roles) if hasattr(method, "needs") else ()
+        scores = {need.key: self._score(need, row) for need in needs}
+        parameters = {f.name: getattr(method, f.name) for f in dataclasses.fields(method)}
+        plugin = registry.get("methods", row.method)
+        code = code_hash(file_of(cls))
+        recipe = MergeRecipe(
+            method=cls.method_name,
+            parameters=parameters,
+            seed=self.family.seed,
+            base=self.prints["base"],
+            experts={role: self.prints[role] for role in roles},
+            donor=self.family.donor,
+            vocab=self.family.vocab,
+            scores={name: key(step.recipe) for name, step in scores.items()},
+            rows=self._rows_read(row, method),
+            plugin=None if plugin.source == "built in" else code,
+            code=code,
+            label=row.label,
+        )
+        folder = self.store.model(slug(cls.method_name, row.settings, key(recipe)))
+        notes = tuple(method.degenerate(roles)) if hasattr(method, "degenerate") else ()
+        label = re.sub(rf"^{re.escape(cls.method_name)}(?=$| )", cls.title, row.label)
+        return RowStep(folder, recipe, label, "merge", folder.path / "model", method, scores, notes)
+
+    def _rows_read(self, row: Row, method: Any) -> dict[str, str]:
+        roles = method.reads_rows(self.family.roles) if hasattr(method, "reads_rows") else ()
+        for role in roles:
+            self._calibration(role, row, "trains on")
+        return {role: self._rows_hash(role) for role in roles}
+
+    def _calibration(self, role: str, row: Row, use: str) -> Calibration:
+        spec = self.family.calibration.get(role)
+        if spec is None:
+            raise HarnessError(
+                f"row `{row.label}` {use} calibration data of `{role}`, "
+                f"and family `{self.family.name}` has none",
+                f"add `calibration: {{{role}: {{data: ..., text: ...}}}}` to the family file",
+            )
+        return spec
+
+    def _score(self, need: Need, row: Row) -> ScoreStep:
+        spec = self._calibration(need.role, row, "needs gradients on")
+        model = need.role if need.model == "expert" else "base"
+        data, official, after = spec.model_dump(), need.profile == "official", ()
+        against = None
+        if need.against is not None:
+            after = (self._score(Need(need.against, "snip_squared", loss_on=need.loss_on), row),)
+            fisher = key(after[0].recipe)
+            against = {"model": self.prints[need.against], "fisher": fisher, "penalty": need.penalty}
+        recipe = ScoreRecipe(
+            kind=need.kind,
+            role=need.role,
+            of=need.model,
+            model=self.prints[model],
+            rows=self._rows_hash(need.role),
+            max_tokens=spec.max_tokens,
+            loss_on=need.loss_on,
+            tokenizer=self.prints["base" if official else model],
+            pad=official,
+            dtype="bfloat16" if official else "float32",
+            accumulate="bfloat16" if official else "float32",
+            against=against,
+            data=data,
+        )
+        what = f"{need.kind}--{need.role}" + "--base" * (need.model == "base") + "--official" * official
+        name = slug(what, {}, key(recipe))
+        return self.scores.setdefault(name, ScoreStep(self.store.scores(name), recipe, need, after))
+
+    def _rows_hash(self, role: str) -> str:
+        if role not in self._rows:
+            self._rows[role] = digest(load_rows(self.family.calibration[role], self.family.folder))
+        return self._rows[role]
+
+
+class _Asked:
+    """Makes the steps that ask models: evaluations, probes, judgements."""
+
+    def __init__(self, family: Family, store: Store, limit: int | None) -> None:
+        self.family, self.store, self.limit = family, store, limit
+
+    def evaluation(self, row: RowStep, task: TaskFile, *, probe: bool = False) -> EvalStep:
+        family, own = self.family, task.config.get("generation_kwargs") or {}
+        role = {} if task.own_decoding or not task.uses_generation else family.generation_for(row.decodes_as)
+        if (
+            probe and "max_gen_toks" in role and "max_gen_toks" in own
+        ):  # cheap, however long the role may think
+            role |= {"max_gen_toks": min(role["max_gen_toks"], own["max_gen_toks"])}
+        wanted = family.repeats.get(task.name.removesuffix("_paper"), task.config.get("repeats", 1))
+        limit = family.collapse.n if probe else self.limit
+        recipe = EvalRecipe(
+            task=task.name,
+            profile=task.profile,
+            prompts=task.prompt_hash,
+            scorer=task.score_hash,
+            split=family.split,
+            generation=role,
+            chat_template=family.chat_template and task.chat_template,
+            limit=limit,
+            # what is decoded greedily gives the same response again: it is asked once
+            repeats=1 if probe or not samples(own, role) else wanted,
+            seed=family.seed,
+            engine="hf",
+        )
+        shown = {"limit": limit} if probe else {}
+        folder = self.store.evaluation(row.folder, slug(task.name, shown, key(recipe)))
+        return EvalStep(folder, recipe, row, task, probe)
+
+    def probes(self, rows: Sequence[RowStep]) -> list[EvalStep]:
+        """The collapse probe of the base and of every merge."""
+        files = tasks_of.named(self.family.collapse.probe)
+        asked = [row for row in rows if row.role == "base" or row.is_merge]
+        return [self.evaluation(row, task, probe=True) for row in asked for task in files]
+
+    def judges(self, evals: Sequence[EvalStep]) -> list[JudgeStep]:
+        return [self._judge(step, step.task.judge) for step in evals if step.task.judge is not None]
+
+    def _judge(self, step: EvalStep, judge: JudgeFile) -> JudgeStep:
+        judge = judge.but(self.family.judges.get(step.task.name.removesuffix("_paper"), {}))
+        model, mark = judge.resolved(self.family.folder, self.store.fingerprints)
+        recipe = JudgeRecipe(
+            task=step.task.name,
+            evaluation=key(step.recipe),
+            kind=judge.kind,
+            model=mark,
+            parameters=judge.parameters,
+            parts=judge.parts,
+            code=digest(judge.code()),
+            given=model,
+        )
+        spec_of(judge)  # wrong parameters are told before any work
+        folder = self.store.evaluation(step.row.folder, slug(f"{step.task.name}--judge", {}, key(recipe)))
+        return JudgeStep(folder, recipe, step, dataclasses.replace(judge, model=model))
