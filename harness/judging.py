@@ -64,7 +64,7 @@ def judge_group(group: Sequence[JudgeStep], plan: Plan, progress: Progress) -> d
         own = [next(given) for _ in questions]
         with step.folder.working(recipes.written(step.recipe)):
             record = _record(step, questions, own)
-            step.folder.finish({**record, "judge": answers.facts, "seconds": meter.seconds})
+            step.folder.finish({**record, "judge": answers.facts, **meter.record()})
     return {**answers.facts, "seconds": meter.seconds["judge"]}
 
 

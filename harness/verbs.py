@@ -71,8 +71,10 @@ def _plan(
 
 
 def _run_and_report(plan: Plan, screen: Screen, folder: Path, allow_nonfinite: bool = False) -> int:
+    from harness import ready
     from harness.run import carry_out
 
+    ready.check(plan, lambda what: screen.now("check", what))
     outcome = carry_out(plan, screen, allow_nonfinite=allow_nonfinite)
     if outcome.stored:
         screen.done("store", f"{outcome.stored} steps", "from store")

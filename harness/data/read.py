@@ -110,6 +110,11 @@ def rows_of(path: Path) -> list[Any]:
     return content
 
 
+def count(path: Path) -> int:
+    """How many rows a file holds, as far as its layout tells."""
+    return len(rows_of(path))
+
+
 def content_of(path: Path) -> Any:
     """A file's content: a list of rows, or whatever a `.json` file holds."""
     kind = path.name.removesuffix(".gz").rpartition(".")[2].lower()

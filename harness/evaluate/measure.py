@@ -126,7 +126,7 @@ def _tasks(request: EvalRequest, tasks: dict) -> dict[str, ConfigurableTask]:
     settings. A group has several."""
     key = (request.task.path, request.split, request.task.score_hash)
     if key not in tasks:
-        tasks[key] = _build(request.task, request.split)
+        tasks[key] = build(request.task, request.split)
     for task, settings in tasks[key].values():
         if settings is not None:
             task.set_config("generation_kwargs", decoding(settings, request.generation))
@@ -143,7 +143,9 @@ def _repeat(task: ConfigurableTask, count: int) -> None:
     task._filters = [build_filter_ensemble("none", [keep])]
 
 
-def _build(file: TaskFile, split: str) -> dict[str, tuple[ConfigurableTask, dict | None]]:
+def build(file: TaskFile, split: str) -> dict[str, tuple[ConfigurableTask, dict | None]]:
+    """lm-eval's tasks for a benchmark by name, with their own generation settings. Reads the data;
+    HarnessError where that, or the task's file, is at fault."""
     names = [member.config["task"] for member in file.members] or [file.config["task"]]
     try:
         with _building, local_data(file):
