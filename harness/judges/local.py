@@ -63,6 +63,23 @@ class Local:
             return {"malformed": sum(not math.isfinite(answer["value"]) for answer in answers)}
         return {"malformed": sum(not answer["text"].strip() for answer in answers)}
 
+    def clip(self, texts: Sequence[str]) -> list[str]:
+        """Texts cut after `clip_tokens` tokens, at a character of the text: nothing is decoded anew."""
+        from transformers import AutoTokenizer
+
+        count = self.spec.setting("clip_tokens")
+        tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        if not tokenizer.is_fast:
+            raise HarnessError(
+                f"the tokenizer of judge `{self.spec.model}` does not say where its tokens lie in the text",
+                "a folder with `tokenizer.json` is needed for `clip_tokens`",
+            )
+        cut = []
+        for text in texts:
+            places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            cut.append(text if len(places) <= count else text[: max(end for _, end in places[:count])])
+        return cut
+
     def close(self) -> None:
         self.engine.close()
 
@@ -72,20 +89,3 @@ def folder_of(spec: Spec) -> Path:
     if spec.revision and not Path(spec.model).expanduser().is_dir():
         return model_path(f"{spec.model}@{spec.revision}", Path.cwd())
     return model_path(spec.model, Path.cwd())
-
-
-def clipped(spec: Spec, texts: Sequence[str]) -> list[str]:
-    """Texts cut after `clip_tokens` tokens, at a character of the text itself: nothing is decoded anew."""
-    from transformers import AutoTokenizer
-
-    tokenizer, count = AutoTokenizer.from_pretrained(folder_of(spec)), spec.setting("clip_tokens")
-    if not tokenizer.is_fast:
-        raise HarnessError(
-            f"the tokenizer of judge `{spec.model}` does not say where its tokens lie in the text",
-            "a folder with `tokenizer.json` is needed for `clip_tokens`",
-        )
-    cut = []
-    for text in texts:
-        places = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        cut.append(text if len(places) <= count else text[: max(end for _, end in places[:count])])
-    return cut
