@@ -14,7 +14,7 @@ from harness.evaluate.store import ResponseStore
 from harness.judges.spec import KINDS, JudgeError, Spec
 from harness.store import digest, reachable
 
-__all__ = ["KINDS", "Judge", "JudgeError", "Judgements", "Spec", "judge"]
+__all__ = ["KINDS", "Judge", "JudgeError", "Judgements", "Spec", "clip", "judge"]
 
 ENGINE = {"device": "auto", "dtype": "auto", "batch_size": None, "threads": None}
 
@@ -102,6 +102,10 @@ class Judge:
             return list(texts)
         return self._backend.clip(texts)
 
+    def check(self) -> None:
+        """Raise HarnessError when something is lacking that asking needs: a key, a package, a checkpoint."""
+        self._backend.check()
+
     def close(self) -> None:
         """End the judge's process, if it has one."""
         self._backend.close()
@@ -125,6 +129,12 @@ def judge(
     """`Judge.ask`, once."""
     with Judge(spec, settings=settings, log=log, cache=store_path.parent) as one:
         return one.ask(prompts, store_path, progress)
+
+
+def clip(spec: Spec, texts: Sequence[str]) -> list[str]:
+    """`Judge.clip`, once."""
+    with Judge(spec) as one:
+        return one.clip(texts)
 
 
 def _backend(spec: Spec, settings: dict[str, Any], log: Path | None, cache: Path | None) -> Any:

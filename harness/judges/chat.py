@@ -81,6 +81,9 @@ class Chat:
             return None
         return (tokens_in * price["input"] + tokens_out * price["output"]) / 1e6
 
+    def check(self) -> None:
+        _client(self.spec, self.base_url, self.body).close()
+
     def close(self) -> None:
         if self._client is not None:
             self._client.close()

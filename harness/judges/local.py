@@ -80,6 +80,13 @@ class Local:
             cut.append(text if len(places) <= count else text[: max(end for _, end in places[:count])])
         return cut
 
+    def check(self) -> None:
+        if not (self.folder / "config.json").is_file():
+            raise HarnessError(
+                f"judge `{self.spec.model}`: {self.folder} has no config.json",
+                "name a folder with a model in transformers' layout, or a hub id",
+            )
+
     def close(self) -> None:
         self.engine.close()
 

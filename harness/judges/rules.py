@@ -33,5 +33,8 @@ class Rules:
     def facts(self, answers: list[str]) -> dict[str, Any]:
         return {"malformed": 0}
 
+    def check(self) -> None:
+        pass
+
     def close(self) -> None:
         pass

@@ -283,7 +283,9 @@ def test_the_key_comes_from_the_environment(serve, tmp_path, monkeypatch):
     with pytest.raises(HarnessError, match="judge `o4-mini` needs a key, .* no `OPENAI_API_KEY`"):
         judge(Spec("chat", "o4-mini"), ["x"], tmp_path / "j.sqlite")
     with pytest.raises(HarnessError, match="no `JUDGE_KEY`"):
-        judge(spec_for(server, key_env="JUDGE_KEY"), ["x"], tmp_path / "j.sqlite")
+        Judge(spec_for(server, key_env="JUDGE_KEY")).check()
+    Judge(spec_for(server)).check()
+    assert not server.seen
     monkeypatch.setenv("JUDGE_KEY", KEY)
     judge(spec_for(server, key_env="JUDGE_KEY"), ["x"], tmp_path / "j.sqlite")
     assert server.headers_seen[-1]["authorization"] == f"Bearer {KEY}"

@@ -182,6 +182,8 @@ def test_a_judge_that_is_nowhere_is_two_lines(tmp_path):
     with pytest.raises(HarnessError) as error:
         judge(Spec("reward", "./absent"), ["a"], tmp_path / "j.sqlite")
     assert "absent" in error.value.message and error.value.hint
+    with pytest.raises(HarnessError, match="has no config.json"):
+        Judge(Spec("reward", str(tmp_path))).check()
     with pytest.raises(HarnessError, match="cannot fetch `some-org/no-such-judge@abc` from the hub"):
         judge(Spec("classifier", "some-org/no-such-judge", "abc"), ["a"], tmp_path / "j.sqlite")
 
