@@ -90,7 +90,7 @@ def check(
     test: Python that defines `check(candidate)`, which raises for a wrong candidate; `setup` runs before it,
     in the same namespace, where `entry` then means the candidate as well. Both come from the benchmark, never
     from a model; they run in a sandbox of their own. Arguments and results cross as plain data: None, bool,
-    numbers, str, bytes, list, tuple, dict, sets, ranges; a subclass as the type it derives from.
+    numbers, str, list, tuple, dict, sets, ranges; a subclass as the type it derives from.
     call_seconds: the most that one call may take, 0 for no limit but the limits' own.
     HarnessError when the sandbox does not start, or when `setup` or `test` themselves do not run.
     """
