@@ -88,11 +88,11 @@ def list_(kind: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("kind", metavar="method|task|family")
+@click.argument("kind", metavar="method|task|suite|family")
 @click.argument("name")
 @options("json")
 def show(kind: str, name: str, as_json: bool) -> None:
-    """Everything about one method, task or family."""
+    """Everything about one method, task, suite or family."""
     from harness import catalogue
 
     catalogue.print_one(kind, name, as_json)

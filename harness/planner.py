@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,7 +93,7 @@ def make_plan(
     made = _Builder(family, store, inputs, prints)
     steps = [made.reference(role) for role in inputs] if references else []
     steps += [made.merge(row, method) for row, method in chosen]
-    asked, rows = _Asked(family, store, limit), tuple(steps)
+    asked, rows = _Asked(family, store, limit, _context(inputs["base"])), tuple(steps)
     evals = tuple(asked.evaluation(step, task) for step in rows for task in files)
     return Plan(
         family,
@@ -109,6 +110,15 @@ def make_plan(
         tuple(asked.probes(rows) if files else ()),
         tuple(asked.judges(evals)),
     )
+
+
+def _context(base: Path) -> int:
+    """The positions that the base's config has; 0 where it does not say."""
+    try:
+        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # what is wrong with it is told when the models are opened
+        return 0
+    return int(config.get("max_position_embeddings") or 0)
 
 
 def _select(family: Family, methods: Sequence[str] | None) -> list[Row]:
@@ -223,16 +233,14 @@ class _Builder:
 class _Asked:
     """Makes the steps that ask models: evaluations, probes, judgements."""
 
-    def __init__(self, family: Family, store: Store, limit: int | None) -> None:
-        self.family, self.store, self.limit = family, store, limit
+    def __init__(self, family: Family, store: Store, limit: int | None, context: int = 0) -> None:
+        self.family, self.store, self.limit, self.context = family, store, limit, context
 
     def evaluation(self, row: RowStep, task: TaskFile, *, probe: bool = False) -> EvalStep:
         family, own = self.family, task.config.get("generation_kwargs") or {}
         role = {} if task.own_decoding or not task.uses_generation else family.generation_for(row.decodes_as)
-        if (
-            probe and "max_gen_toks" in role and "max_gen_toks" in own
-        ):  # cheap, however long the role may think
-            role |= {"max_gen_toks": min(role["max_gen_toks"], own["max_gen_toks"])}
+        if probe and task.uses_generation:
+            role |= self._cheap(own, role)
         wanted = family.repeats.get(task.name.removesuffix("_paper"), task.config.get("repeats", 1))
         limit = family.collapse.n if probe else self.limit
         recipe = EvalRecipe(
@@ -252,6 +260,11 @@ class _Asked:
         shown = {"limit": limit} if probe else {}
         folder = self.store.evaluation(row.folder, slug(task.name, shown, key(recipe)))
         return EvalStep(folder, recipe, row, task, probe)
+
+    def _cheap(self, own: dict[str, Any], role: dict[str, Any]) -> dict[str, int]:
+        """A probe's responses are short, however long the role may think, and fit the models' context."""
+        limits = [given["max_gen_toks"] for given in (own, role) if "max_gen_toks" in given]
+        return {"max_gen_toks": min(*limits, self.context // 2)} if limits and self.context else {}
 
     def probes(self, rows: Sequence[RowStep]) -> list[EvalStep]:
         """The collapse probe of the base and of every merge."""

@@ -17,6 +17,8 @@ FIELDS = [
     "higher_is_better",
     "value",
     "stderr",
+    "interval_low",
+    "interval_high",
     "n",
     "best",
     "collapsed",
@@ -66,9 +68,12 @@ def _line(board, row, h):
     if cell is None:
         return line
     rates = {k: v for k, v in cell.rates.items() if k in FIELDS}
+    low, high = cell.interval or ("", "")
     return {
         **line,
         **rates,
+        "interval_low": low,
+        "interval_high": high,
         "value": cell.value,
         "stderr": cell.stderr,
         "n": cell.n,
