@@ -15,26 +15,21 @@ import time
 from dataclasses import dataclass
 
 from harness.errors import HarnessError
-from harness.sandbox.inside import FRAME, Unsendable, dumps, framed, loads
+from harness.sandbox.blocks import blocks, last_block
+from harness.sandbox.inside import Unsendable, dumps, framed, loads
 from harness.sandbox.process import Child, Limits, pump
 
 __all__ = [
-    "UNSANDBOXED",
-    "Limits",
-    "Outcome",
-    "allow_unsandboxed",
-    "available",
-    "check",
-    "mode",
-    "require",
-    "run",
-]
+    "UNSANDBOXED", "Limits", "Outcome", "allow_unsandboxed", "available", "blocks", "check", "last_block",
+    "mode", "require", "run",
+]  # fmt: skip
 
 UNSANDBOXED = "HARNESS_UNSANDBOXED_CODE"  # in the environment, so that child processes know too
 HINT = (
     "install bubblewrap (`apt install bubblewrap`) and allow user namespaces, or pass `--unsandboxed-code` "
     "to run generated code with nothing between it and your files"
 )
+PROGRAM = 2**20  # characters of a program, far more than any answer has
 CPU_TIME = 128 + 24  # exit status after SIGXCPU
 OVER = {
     "time": "it took too long",
@@ -72,8 +67,8 @@ def run(program: str, stdin: str = "", limits: Limits = Limits()) -> Outcome:  #
     """
     source = program.encode("utf-8", "surrogatepass")
     begun, boxed = time.monotonic(), _boxed()
-    if len(source) > FRAME:
-        return Outcome("failed", reason=f"a program of {len(source)} bytes, the limit is {FRAME}")
+    if len(source) > PROGRAM:
+        return Outcome("failed", reason=f"a program of {len(source)} bytes, the limit is {PROGRAM}")
     with Child("script", limits, boxed, framed(source) + stdin.encode("utf-8", "surrogatepass")) as child:
         why = pump([child], limits.seconds)
         code = child.end()
@@ -96,10 +91,14 @@ def check(
     """
     job = {"program": program, "entry": entry, "setup": setup, "test": test, "seconds": call_seconds}
     begun, boxed = time.monotonic(), _boxed()
+    if len(program) > PROGRAM:
+        return Outcome("failed", reason=f"a program of {len(program)} characters, the limit is {PROGRAM}")
     try:
         feed = framed(dumps(job))
     except Unsendable as error:
-        return Outcome("failed", reason=f"a program too long to run: {error}")
+        raise HarnessError(
+            f"the tests of this benchmark are too much: {error}", "give them in parts"
+        ) from None
     with contextlib.ExitStack() as opened:
         ends = [
             opened.enter_context(open(fd, "rb", buffering=0))

@@ -13,8 +13,8 @@ import resource
 import sys
 
 READY = b"ready\n"  # first line of stderr: the limits are set, what follows is the program's doing
-FRAME = 8 * 2**20  # bytes of a frame
-ITEMS, DEPTH = 500_000, 200  # of one value
+FRAME = 64 * 2**20  # bytes of a frame
+ITEMS, DEPTH = 4_000_000, 200  # of one value
 OPEN_FILES = 64
 TAGS = {
     "int": lambda body: int(body, 16),
