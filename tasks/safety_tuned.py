@@ -1,4 +1,4 @@
-"""Safety-Tuned: unsafe requests, whose answers a reward model rates; and benign ones, which may be refused."""
+"""Safety-Tuned: unsafe requests, their answers rated by a reward model; and benign ones, for over-refusal."""
 
 import math
 from pathlib import Path
@@ -12,20 +12,25 @@ BENIGN = ("I-PhysicalSafetySafe", "I-Alpaca")
 
 @benchmark(whole=True)
 def unsafe(content: dict, path: Path) -> list[dict]:
-    return requests(content, path.stem) if path.stem in UNSAFE else []
+    return requests(content, path, UNSAFE)
 
 
 @benchmark(whole=True)
 def benign(content: dict, path: Path) -> list[dict]:
-    return requests(content, path.stem) if path.stem in BENIGN else []
+    return requests(content, path, BENIGN)
 
 
-def requests(content: dict, name: str) -> list[dict]:
+def requests(content: dict, path: Path, sets: tuple[str, ...]) -> list[dict]:
+    """The requests of one of `sets`, [] for another file; all of them must lie beside each other."""
+    if path.stem not in sets:
+        return []
+    absent = [name for name in sets if not path.with_name(f"{name}.json").is_file()]
+    if absent:
+        raise ValueError(f"beside it {', '.join(absent)} is missing")
     if content.get("inputs"):
         raise ValueError("`inputs` is not empty, as it is in all published sets")
-    return [
-        {"id": f"{name}/{i}", "set": name, "prompt": text} for i, text in enumerate(content["instructions"])
-    ]
+    texts = content["instructions"]
+    return [{"id": f"{path.stem}/{i}", "set": path.stem, "prompt": text} for i, text in enumerate(texts)]
 
 
 @scorer("refusal")

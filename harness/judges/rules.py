@@ -8,8 +8,18 @@ from typing import Any
 from harness import refusals
 from harness.errors import HarnessError, nearest
 from harness.judges.spec import Spec
+from harness.task import Score
 
 RULES = {"refusal-phrases": refusals.advbench, "refusal": refusals.refuses}
+
+
+def ask(row: dict, text: str) -> str:
+    """What a rule is asked about a response: the response."""
+    return text
+
+
+def read(answer: str, row: dict) -> Score:
+    return Score(float(answer == "yes"))
 
 
 class Rules:

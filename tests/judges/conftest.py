@@ -41,7 +41,10 @@ def reward_model(path, kind="llama", labels=1, pad=True, seed=0):
         pad_token_id=tokenizer.pad_token_id,
         initializer_range=0.3,
     )
-    name = {"llama": "Llama", "qwen2": "Qwen2"}[kind]
+    name = {"llama": "Llama", "qwen2": "Qwen2", "deberta": "DebertaV2"}[kind]
+    if kind == "deberta":  # as the Safety-Tuned judge
+        sizes |= dict(relative_attention=True, position_buckets=32, pos_att_type=["p2c", "c2p"])
+        del sizes["num_key_value_heads"]
     config = getattr(transformers, f"{name}Config")(**sizes)
     torch.manual_seed(seed)
     getattr(transformers, f"{name}ForSequenceClassification")(config).save_pretrained(path)

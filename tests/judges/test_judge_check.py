@@ -10,17 +10,10 @@ from harness.errors import HarnessError
 from harness.judges import Spec
 from harness.judges.agreement import UNPARSED, agreement
 from harness.judges.check import check_file
+from harness.judges.rules import ask, read
 from tests.judges.conftest import CPU, asked, completion, reward_model
 
 RULES = Spec("rules", "refusal")
-
-
-def ask(row, text):
-    return text
-
-
-def read(answer, row):
-    return Score({"yes": 1.0, "no": 0.0}[answer])
 
 
 def test_the_worked_example_of_cohen():

@@ -66,7 +66,7 @@ def test_a_reward_model_gives_its_logit_whatever_the_batch(rewards, running, tmp
     assert answers.facts == {"asked": 40, "from_store": 0, "malformed": 0}
 
 
-@pytest.mark.parametrize("kind, pad", [("qwen2", True), ("llama", False)])
+@pytest.mark.parametrize("kind, pad", [("qwen2", True), ("llama", False), ("deberta", True)])
 def test_other_architectures_and_tokenizers_without_padding(tmp_path, kind, pad):
     path = reward_model(tmp_path / "model", kind, pad=pad, seed=3)
     texts = ["a", "a longer text , it is", "b"]
