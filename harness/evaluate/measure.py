@@ -146,13 +146,13 @@ def _repeat(task: ConfigurableTask, count: int) -> None:
 def build(file: TaskFile, split: str) -> dict[str, tuple[ConfigurableTask, dict | None]]:
     """lm-eval's tasks for a benchmark by name, with their own generation settings. Reads the data;
     HarnessError where that, or the task's file, is at fault."""
-    names = [member.config["task"] for member in file.members] or [file.config["task"]]
+    files = {part.config["task"]: part for part in file.members or (file,)}
     try:
         with _building, local_data(file):
             manager = TaskManager(
                 include_defaults=False, include_path=str(file.path.parent) if file.members else None
             )
-            wanted = names if file.members else [str(file.path)]
+            wanted = list(files) if file.members else [str(file.path)]
             loaded = manager.load(wanted)["tasks"]
     except HarnessError:
         raise
@@ -160,7 +160,7 @@ def build(file: TaskFile, split: str) -> dict[str, tuple[ConfigurableTask, dict 
         reason = next(iter(str(error).strip().splitlines()), "")
         fact = f"task `{file.name}` cannot be built: {type(error).__name__}: {reason}"
         raise HarnessError(fact, build_hint(file)) from error
-    return {name: _prepared(file, loaded[name], split) for name in names}
+    return {name: _prepared(part, loaded[name], split) for name, part in files.items()}
 
 
 def _prepared(file: TaskFile, task: ConfigurableTask, split: str) -> tuple[ConfigurableTask, dict | None]:

@@ -93,7 +93,8 @@ class TaskFile:
     @property
     def uses_generation(self) -> bool:
         """Whether the model writes text (as opposed to log-likelihoods of given text)."""
-        return self.config.get("output_type", "generate_until") == "generate_until"
+        first = self.members[0] if self.members else self
+        return first.config.get("output_type", "generate_until") == "generate_until"
 
     @cached_property
     def prompt_hash(self) -> str:
