@@ -180,7 +180,7 @@ def test_sets_that_are_not_whole_are_refused(data):
     with pytest.raises(HarnessError, match="I-CoNa.json: .*`inputs` is not empty"):
         rows("safety_tuned")
     put(data, "safety_tuned/I-CoNa.json", {"texts": []})
-    with pytest.raises(HarnessError, match="I-CoNa.json: field 'instructions' is missing"):
+    with pytest.raises(HarnessError, match="I-CoNa.json: field .instructions. is missing"):
         rows("safety_tuned")
     (data / "safety_tuned" / "Q-Harm.json").unlink()
     with pytest.raises(HarnessError, match="beside it Q-Harm is missing"):
