@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.judges import Spec
+
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "harness" / "families" / "tiny"
 CPU = {"device": "cpu", "threads": 1}
@@ -142,6 +144,19 @@ def completion(text, finish="stop", usage=(7, 3), **message):
 def asked(body):
     """The question of a request."""
     return body["messages"][-1]["content"]
+
+
+KEY = "sk-test-3f9c2b7a51e84d60-secret"
+QUICK = {"backoff": 0.01, "backoff_max": 0.05, "timeout": 5, "retries": 3, "concurrency": 2}
+QUESTIONS = [f"question {i}" for i in range(6)]
+
+
+def spec_for(server, model="local-judge", **parameters):
+    return Spec("chat", model, parameters={**QUICK, "base_url": server.url, **parameters})
+
+
+def echo(number, body):
+    return completion(f"about {asked(body)}")
 
 
 @pytest.fixture
