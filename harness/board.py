@@ -47,7 +47,7 @@ class Heading:
 @dataclass
 class Cell:
     """One value with its standard error and n; `rates` are shares of responses (unparsed and so on);
-    `interval` is a bootstrap's 95 %, where the value is no mean."""
+    `interval` is a bootstrap's 95 %, where the value is no mean; `tokens` is a response's mean length."""
 
     value: float
     stderr: float | None
@@ -56,6 +56,7 @@ class Cell:
     folder: str = ""
     best: bool = False
     interval: list[float] | None = None
+    tokens: float | None = None
 
 
 @dataclass
@@ -170,6 +171,7 @@ def _cells(task: TaskFile, folder: Folder, done: dict[str, Any]) -> dict[tuple[s
             done.get("rates", {}),
             str(folder.path),
             interval=found.get("interval"),
+            tokens=done.get("tokens_per_response"),
         )
         for key, found in done.get("metrics", {}).items()
         if key in known
