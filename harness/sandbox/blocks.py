@@ -11,7 +11,8 @@ PYTHON = ("python", "py", "python3")
 def blocks(text: str) -> list[tuple[str, str]]:
     """(language in lower case, code) of each fenced block, in order.
 
-    One that is never closed goes to the end. The indentation of a block's fence (in a list, say) is taken off its lines.
+    One that is never closed goes to the end. The indentation of a block's fence (in a list, say) is taken off
+    its lines.
     """
     found: list[tuple[str, str]] = []
     fence = None
