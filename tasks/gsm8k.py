@@ -1,18 +1,18 @@
-"""GSM8K: the number in the last box, compared as a number."""
+"""GSM8K: the final number, whatever its commas, units and currency."""
 
 from harness import Score, benchmark, scorer
+from harness.answers import math_answer, same_math
 
 
 @benchmark
 def rows(row: dict) -> dict:
-    return {
-        "question": row["question"],
-        "answer": row["answer"].rpartition("####")[2].strip().replace(",", ""),
-    }
+    _, marked, answer = row["answer"].rpartition("####")
+    if not marked:
+        raise ValueError("`answer` has no `####` before its number")
+    return {"question": row["question"], "answer": answer.strip().replace(",", "")}
 
 
 @scorer("accuracy")
 def score(response: str, row: dict) -> Score:
-    _, found, rest = response.rpartition("\\boxed{")
-    given = rest.partition("}")[0].strip()
-    return Score(float(given == row["answer"]), unparsed=not found)
+    found = math_answer(response)
+    return Score(float(same_math(found, row["answer"])), unparsed=found is None)

@@ -6,7 +6,7 @@ Each function is a rule of some benchmark's scorer; importing this starts nothin
 from harness.answers.equality import comparison_timeouts, same_math, same_math_or_timeout
 from harness.answers.finance import Amount, amount, amounts, first_amount, same_amount
 from harness.answers.letters import last_letter, letter
-from harness.answers.mathematics import boxed, integer, math_answer
+from harness.answers.mathematics import boxed, math_answer
 from harness.answers.words import keyword_recall, one_of, yes_no
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "boxed",
     "comparison_timeouts",
     "first_amount",
-    "integer",
     "keyword_recall",
     "last_letter",
     "letter",

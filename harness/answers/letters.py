@@ -95,8 +95,11 @@ class _Reader:
         said = [(phrase.end(), None) for phrase in CHOICE.finditer(text)]
         said += [(phrase.start(), phrase[1]) for phrase in self.re.praised.finditer(text)]
         for at, label in sorted(said, reverse=True, key=lambda item: item[0]):
-            rest = text[statements.AFTER_VERB.match(text, at).end() :].partition("\n")[0].strip()
-            found = label or (None if re.match(r"(?:not|neither)\b", rest) else self.read(rest))
+            rest = text[statements.AFTER_VERB.match(text, at).end() :].strip()
+            if label is None and re.match(r"(?:not|neither)\b", rest):
+                continue
+            line = self.read(rest.partition("\n")[0].strip())
+            found = label or (self.by_text(rest) if line is None else line)
             if found is not None:
                 return found
         return None
@@ -126,8 +129,10 @@ class _Reader:
         if whole:
             return self.label(whole[1])
         item = self.re.listed.match(line)
-        if item and _normal(item[2]).startswith(self.text_of.get(item[1], "")):
-            return item[1]
+        if item:
+            given, option = _normal(item[2]), self.text_of.get(item[1], "")
+            if given.startswith(option) or (given and option.startswith(given)):  # an option of several lines
+                return item[1]
         return self.by_text(line)
 
     def read(self, said: str) -> str | None:
@@ -135,9 +140,14 @@ class _Reader:
         whole = self.re.whole.fullmatch(said)
         if whole:
             return self.label(whole[1])
-        sentence = statements.first_sentence(said)
-        by_text = self.by_text(said) or self.by_text(sentence) or self.by_beginning(said)
+        by_text = self.by_text(said) or self.by_beginning(said)
         if by_text:
+            return by_text
+        sentence = statements.first_sentence(said)
+        whole = self.re.whole.fullmatch(sentence)
+        if whole and self.ends(whole[1], said[whole.end(1) :]):
+            return self.label(whole[1])
+        if by_text := self.by_text(sentence):
             return by_text
         start = self.re.start.match(said)
         if not start or not self.ends(start[1], said[start.end() :]):

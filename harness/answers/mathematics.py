@@ -39,16 +39,6 @@ def math_answer(text: str) -> str | None:
     return _only(closing[-1]) if closing else None
 
 
-def integer(text: str | None) -> int | None:
-    """`025`, `1,200`, `25.0`, `$25$` as an integer; None for anything else."""
-    from harness.answers.equality import plain_number
-
-    number = plain_number(text or "")
-    if number is None or number.percent or number.value.denominator != 1:
-        return None
-    return int(number.value)
-
-
 def _value(said: str) -> str | None:
     """The value at the beginning of what followed "the answer is"."""
     formula = statements.FORMULA.match(said.lstrip("*_ "))

@@ -7,15 +7,19 @@ first comparison and end with this process; several threads may compare at once.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+
+from harness.errors import HarnessError
 
 SECONDS = 5  # processor time of one comparison
 WALL = 6  # times that in elapsed time, for a machine so busy that processor time hardly passes
@@ -35,10 +39,13 @@ class _Worker:
         started = self._line(START)
         if started != b"ready":
             self.end()
-            raise RuntimeError(f"the worker for mathematical answers did not start: {started!r}")
+            raise HarnessError(
+                "the worker for mathematical answers did not start",
+                f"`{sys.executable} -c 'import math_verify'` says why",
+            )
 
     def ask(self, gold: str, found: str) -> bool | None:
-        """The verdict, or None when the worker died of its limits or had to be ended."""
+        """The verdict, or None when the worker ended over it or was silent for too long."""
         question = json.dumps([gold, found]).encode() + b"\n"
         try:
             self.process.stdin.write(question)
@@ -51,20 +58,28 @@ class _Worker:
     def _line(self, seconds: float) -> bytes:
         """The next line of the worker; empty when it ended or said nothing in time."""
         until, out = time.monotonic() + seconds, self.process.stdout.fileno()
+        says = select.poll()  # not `select`, which takes no file descriptor above 1023
+        says.register(out, select.POLLIN)
         while b"\n" not in self.rest:
-            ready, _, _ = select.select([out], [], [], max(0.0, until - time.monotonic()))
-            more = os.read(out, 4096) if ready else b""
+            left = max(0.0, until - time.monotonic())
+            more = os.read(out, 4096) if says.poll(1000 * left) else b""
             if not more:
                 return b""
             self.rest += more
         line, _, self.rest = self.rest.partition(b"\n")
         return line
 
-    def end(self) -> None:
+    def end(self) -> bool:
+        """End it; whether it was at its limit (and not killed from outside, say for memory)."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(0.2)
+        at_limit = self.process.poll() in (None, -signal.SIGXCPU)
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(BrokenPipeError):  # what it was not able to read any more
+                pipe.close()
+        return at_limit
 
 
 class Pool:
@@ -82,14 +97,18 @@ class Pool:
         """Whether Math-Verify finds `found` equal to `gold`; None when the comparison was stopped."""
         worker = self.idle.get()
         try:
-            worker = worker or _Worker(self.seconds)
-            verdict = worker.ask(gold, found)
-            if verdict is None:
-                with self.lock:
-                    self.timeouts += 1
-                worker.end()
+            for _ in range(2):  # a worker that something else killed has not answered: asked once more
+                worker = worker or _Worker(self.seconds)
+                verdict = worker.ask(gold, found)
+                if verdict is not None:
+                    return verdict
+                at_limit = worker.end()
                 worker = None
-            return verdict
+                if at_limit:
+                    break
+            with self.lock:
+                self.timeouts += 1
+            return None
         finally:
             self.idle.put(worker)
 
@@ -98,6 +117,7 @@ class Pool:
         idle = [self.idle.get_nowait() for _ in range(self.idle.qsize())]
         for worker in idle:
             if worker is not None:
+                worker.process.kill()
                 worker.end()
             self.idle.put(None)
 
