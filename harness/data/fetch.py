@@ -1,132 +1,197 @@
-"""Fetches benchmarks into the local copy, at the pinned revision where there is one."""
+"""Fills the local copy of a benchmark, at the pinned revision where there is one.
+
+Everything is downloaded into a folder of its own first. What was fetched is then noted, and the files are
+moved in; a reader that finds some of the noted files missing says so, so nothing half done looks complete.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import fcntl
 import os
-import tempfile
-import zipfile
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.data.source import Source, local_files, missing
+from harness.data import record
+from harness.data.places import NotObtained, Place, place_of
+from harness.data.record import fetched, sha256
+from harness.data.source import Source, home, local_files, matching, missing
 from harness.errors import HarnessError
-from harness.store import reachable, write_text
 
-RAW = "https://raw.githubusercontent.com"  # HARNESS_GITHUB_RAW names a mirror
-SOURCE_FILE = "SOURCE.json"  # beside the data: where it came from, and the hash of every file
-SECONDS = 60
+STAGE = ".fetch"  # in HARNESS_DATA: downloads under way
+_silent: dict[str, str] = {}  # places that could not be reached, which this process does not wait for again
 
 
-def fetch(source: Source, split: str | None = None) -> list[Path]:
-    """Fill the local copy of a benchmark (of one split); the files it now has.
+@dataclass(frozen=True)
+class Fetched:
+    """What a local copy now holds. `how`: `fetched`, `already here`, or `laid there by hand`."""
 
-    A file is complete or absent. Raises HarnessError when it cannot be obtained; no network is used under
-    HF_HUB_OFFLINE=1.
+    files: tuple[Path, ...]
+    revision: str | None
+    how: str
+
+
+def fetch(source: Source) -> Fetched:
+    """Fill the local copy, also where it was fetched and is of another revision or changed since. Splits that
+    were laid there by hand are left alone.
+
+    Raises HarnessError when it cannot be obtained. No network is used under HF_HUB_OFFLINE=1, nor for a
+    pinned revision that is here.
     """
-    splits = list(source.files) if split is None else [split]
+    with _disk():
+        if here := _here(source, source.revision):
+            return here
+        _allowed(source)
+        with _alone(source) as stage:
+            return _here(source, source.revision) or _fetched(source, stage)
+
+
+def _here(source: Source, revision: str | None) -> Fetched | None:
+    """What is to be told of a copy that needs nothing; None for any other."""
+    wanted = _wanted(source)
+    if not wanted:
+        return _told(source, None, "laid there by hand")
+    if revision and all(_unchanged(source, split, revision) for split in wanted):
+        return _told(source, revision, "already here")
+    return None
+
+
+def _fetched(source: Source, stage: Path) -> Fetched:
+    if not source.hub:  # the hub's client goes on where it was cut off
+        shutil.rmtree(stage)
+        stage.mkdir()
+    names: list[str] = []
+    try:
+        place = _reached(source, stage)
+        if here := _here(source, place.commit):
+            return here
+        for split in _wanted(source):
+            names += [name for name in _names(source, split, place) if name not in names]
+        for name in names:
+            place.get(name, stage)
+    except NotObtained as error:
+        raise missing(source, next(iter(source.files)), str(error)) from error
+    _move_in(source, stage, names, place.commit)
+    return _told(source, place.commit, "fetched")
+
+
+def published(source: Source) -> None:
+    """Raise HarnessError when the place of a source cannot be reached or lacks it. Takes seconds at most,
+    unlike the retries of the loaders that read it."""
+    _allowed(source)
+    try:
+        _reached(source, home())
+    except NotObtained as error:
+        raise missing(source, next(iter(source.files)), str(error)) from error
+
+
+def _reached(source: Source, stage: Path) -> Place:
+    where = "hub" if source.hub else "github" if source.github else source.place
+    if where in _silent:
+        raise NotObtained(_silent[where])
+    try:
+        return place_of(source, stage)
+    except NotObtained as error:
+        if error.unreachable:
+            _silent[where] = str(error)
+        raise
+
+
+def changed(source: Source, split: str) -> list[Path]:
+    """The files of a split that are no longer what was fetched."""
+    kept = fetched(source.folder)
+    return [
+        path
+        for path in local_files(source, split)
+        if (entry := kept.get(_name(source, path))) and entry.get("sha256") != sha256(path)
+    ]
+
+
+def _names(source: Source, split: str, place: Place) -> list[str]:
+    for pattern in source.files[split]:
+        if found := place.names(pattern):
+            return found
+    raise NotObtained(f"it has no {' or '.join(source.files[split])}")
+
+
+def _wanted(source: Source) -> list[str]:
+    """The splits that were not laid there by hand."""
+    kept = fetched(source.folder)
+
+    def known(split: str) -> bool:
+        return any(matching(pattern, kept) for pattern in source.files[split])
+
+    return [split for split in source.files if known(split) or not local_files(source, split)]
+
+
+def _unchanged(source: Source, split: str, revision: str) -> bool:
+    kept = fetched(source.folder)
+    try:
+        files = local_files(source, split)
+    except HarnessError:  # part of it is missing
+        return False
+    entries = [kept.get(_name(source, path), {}) for path in files]
+    same = all(entry.get("revision") == revision for entry in entries)
+    return bool(files) and same and not changed(source, split)
+
+
+def _name(source: Source, path: Path) -> str:
+    return str(path.relative_to(source.folder))
+
+
+def _told(source: Source, revision: str | None, how: str) -> Fetched:
+    files = [path for split in source.files for path in local_files(source, split)]
+    return Fetched(tuple(dict.fromkeys(files)), revision, how)
+
+
+def _allowed(source: Source) -> None:
+    split = next(iter(source.files))
     if not source.address:
-        raise missing(source, splits[0], "")
-    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
-        raise missing(source, splits[0], "HF_HUB_OFFLINE is set, so nothing is fetched")
-    with reachable(source.folder):
-        source.folder.mkdir(parents=True, exist_ok=True)
-        revision = source.revision
-        if source.hub:
-            revision = _hub(source, splits)
-        elif source.github:
-            for name in splits:
-                _github(source, name)
-        else:
-            _download(source, splits[0], source.url or "", source.folder)
-        found = [path for name in splits for path in local_files(source, name)]
-        if not found:
-            raise missing(source, splits[0], "what is published there has none of these files")
-        _note(source, revision, found)
-    return found
+        raise missing(source, split, "")
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        raise missing(source, split, "HF_HUB_OFFLINE is set, so nothing is fetched")
 
 
-def _hub(source: Source, splits: Iterable[str]) -> str:
-    """A hub data set's files of these splits; the commit they were taken from."""
-    from huggingface_hub import HfApi, snapshot_download
+def _move_in(source: Source, stage: Path, names: list[str], commit: str | None) -> None:
+    """Note the files, remove what they replace, move them in: killed in between, some that are noted are
+    missing."""
+    entries = {
+        name: {"sha256": sha256(stage / name), "from": source.place, "revision": commit} for name in names
+    }
+    source.folder.mkdir(parents=True, exist_ok=True)
+    patterns = [pattern for split in _wanted(source) for pattern in source.files[split]]
+    before = {name for pattern in patterns for name in matching(pattern, fetched(source.folder))}
+    record.note(source.folder, entries, without=before)
+    for name in before.union(names):
+        (source.folder / name).unlink(missing_ok=True)
+    for name in names:
+        to = source.folder / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        part = to.with_name(f".{to.name}.part")  # the folder may be a link to another file system
+        shutil.move(stage / name, part)
+        os.replace(part, to)
+    shutil.rmtree(stage)
 
-    patterns = [name for split in splits for name in source.files[split]]
+
+@contextlib.contextmanager
+def _alone(source: Source) -> Iterator[Path]:
+    """The folder for a benchmark's downloads; a second process waits for the first."""
+    stage = home() / STAGE / source.benchmark
+    stage.mkdir(parents=True, exist_ok=True)
+    with stage.with_name(f"{stage.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stage.mkdir(exist_ok=True)  # the first may have removed it
+        yield stage
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
     try:
-        commit = HfApi().dataset_info(source.hub, revision=source.revision).sha
-        wanted = {"allow_patterns": [*patterns, "README.md"], "local_dir": source.folder}
-        snapshot_download(source.hub, repo_type="dataset", revision=commit, **wanted)
-    except Exception as error:  # the hub client has many exception types; all mean: not obtained
-        raise missing(source, next(iter(splits)), _line(error)) from error
-    return commit
-
-
-def _github(source: Source, split: str) -> None:
-    """A split's files from a repository; of several layouts, the first that is there."""
-    root = os.environ.get("HARNESS_GITHUB_RAW", RAW)
-    last: HarnessError | None = None
-    for name in source.files[split]:
-        if "*" in name:
-            continue
-        try:
-            _download(
-                source,
-                split,
-                f"{root}/{source.github}/{source.revision or 'HEAD'}/{name}",
-                source.folder / name,
-            )
-        except HarnessError as error:
-            last = error
-        else:
-            return
-    raise last or missing(source, split, "its files are not listed one by one")
-
-
-def _download(source: Source, split: str, url: str, to: Path) -> None:
-    """One file to `to`; a zip is unpacked into the folder `to`."""
-    import requests
-
-    with tempfile.TemporaryDirectory(dir=source.folder, prefix=".part-") as made:
-        part = Path(made) / "part"
-        try:
-            with requests.get(url, stream=True, timeout=SECONDS) as answer, part.open("wb") as file:
-                answer.raise_for_status()
-                for chunk in answer.iter_content(1 << 20):
-                    file.write(chunk)
-        except requests.RequestException as error:
-            raise missing(source, split, _line(error)) from error
-        if not to.is_dir():
-            to.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part, to)
-        elif zipfile.is_zipfile(part):
-            with zipfile.ZipFile(part) as archive:
-                archive.extractall(to)  # names that lead out of the folder are cut by zipfile
-        else:
-            os.replace(part, to / url.rpartition("/")[2])
-
-
-def _note(source: Source, revision: str | None, files: Iterable[Path]) -> None:
-    sums = {str(path.relative_to(source.folder)): sha256(path) for path in files}
-    told = {"address": source.hub or source.github or source.url, "revision": revision}
-    known = fetched(source)
-    sums = {**known.get("files", {}), **sums}
-    write_text(source.folder / SOURCE_FILE, json.dumps({**told, "files": sums}, indent=1) + "\n")
-
-
-def fetched(source: Source) -> dict[str, Any]:
-    """What was noted when the local copy was fetched; {} for one that was laid there by hand."""
-    try:
-        return json.loads((source.folder / SOURCE_FILE).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        return {}
-
-
-def sha256(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return (next(iter(str(error).strip().splitlines()), "") or type(error).__name__)[:200]
+        yield
+    except OSError as error:
+        raise HarnessError(
+            f"{error.filename or home()}: {error.strerror or error}",
+            "HARNESS_DATA names the folder for the data; it must be writable and have room",
+        ) from error
