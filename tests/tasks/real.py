@@ -32,7 +32,7 @@ def lay_out(home: Path) -> None:
     for given, official in as_they_are.items():
         (home / official).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SHARED / given, home / official)
-    _arc(home / "arc" / "ARC-Challenge" / "test-00000-of-00001.parquet")
+    _arc(home / "arc_c" / "ARC-Challenge" / "test-00000-of-00001.parquet")
 
 
 def _arc(path: Path) -> None:
