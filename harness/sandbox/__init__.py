@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 
@@ -194,6 +195,10 @@ def mode() -> str:
 
 def require() -> None:
     """HarnessError when generated code may not be run here."""
+    if sys.platform != "linux":
+        raise HarnessError(
+            f"generated code is run on Linux only, this is `{sys.platform}`", "evaluate it there"
+        )
     if mode() == "bubblewrap" and not available():
         raise HarnessError(f"generated code cannot be run in a sandbox: {_fault()}", HINT)
 

@@ -236,6 +236,6 @@ def _resident(pid: int) -> int:
             total += (int(resident) - int(shared)) * os.sysconf("SC_PAGESIZE")
             for task in (folder / "task").iterdir():
                 waiting += (task / "children").read_text().split()
-        except (FileNotFoundError, ProcessLookupError):
+        except OSError:
             continue  # it ended while we looked
     return total

@@ -148,3 +148,15 @@ def test_the_attempts_are_real(attacked):
 def test_the_right_answer_passes():
     answers = {n: digest(n) for n in range(3)}
     assert sandbox.check(f"def f(x): return {answers}[x]", "f", TEST, limits=LIMITS).ok
+
+
+def test_without_a_sandbox_a_program_gets_what_it_wants(attacked, monkeypatch):
+    """The same program does report a find where nothing is around it."""
+    program = attacked(ESCAPES["read files of the system and of the project"][0])
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "")
+        patch.setenv(sandbox.UNSANDBOXED, "1")
+        sandbox._fault.cache_clear()
+        outcome = sandbox.run(program, limits=Limits(seconds=20))
+    sandbox._fault.cache_clear()
+    assert "ESCAPED" in outcome.stderr

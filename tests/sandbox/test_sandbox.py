@@ -171,7 +171,7 @@ def test_all_dies_with_the_parent(how):
     program = "import os, signal, time\nif os.fork() == 0: os.setsid()\nprint(1)\ntime.sleep(99)"
     call = {
         "run": f"run({program!r}, limits={limits})",
-        "check": f"check({program!r}, 'f', '', limits={limits})",
+        "check": f"check({program!r}, 'f', {SQUARE!r}, limits={limits})",
     }
     code = f"from harness.sandbox import *\n{call[how]}"
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
