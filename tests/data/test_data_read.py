@@ -132,7 +132,7 @@ def test_several_files_are_read_in_order_of_name(put):
         ("t.jsonl", LINES.encode("utf-16"), "t.jsonl:1: byte 0xff is not UTF-8"),
         ("t.json", b'[\n{"id": "\xe9"}\n]', "t.json:2: byte 0xe9 is not UTF-8"),
         ("t.csv", b"id,question,answer\n0,q,1\n1,\xfc,2\n", "t.csv:3: byte 0xfc is not UTF-8"),
-        ("t.jsonl", LINES + '{"id": "9", "question": "q"}\n', "4: field `answer` is missing; it has `id`, `q"),
+        ("t.jsonl", LINES + '{"id": "9", "question": "q"}\n', "4: field `answer` is missing; it has `id`,"),
         ("t.jsonl", LINES + '{"id": "9", "question": null}', "t.jsonl:4: field `question` is null"),
         ("t.jsonl", LINES + '{"question": "q", "answer": 1}', "t.jsonl:4: field `id` is missing"),
         ("t.jsonl", LINES + "{}", "t.jsonl:4: field `question` is missing; it has nothing"),
