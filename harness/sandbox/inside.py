@@ -155,33 +155,34 @@ def told(error):
     return f"{type(error).__name__}: {text}"[:300].removesuffix(": ")
 
 
-def confine(uid, memory, cpu, processes, file_bytes, keep):
-    """Set the limits (0 processes: no limit) and become `uid` (0: stay who we are), both for good."""
-    import ctypes
-
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in keep:
-            try:
-                os.close(int(name))
-            except OSError:  # the listing's own descriptor
-                pass
-    with open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # short of memory, the kernel ends this first, not the harness
+def limit(pid, memory, cpu, processes, file_bytes):
+    """Limit a process (0: this one) and all it will start, for good. 0 processes: any number."""
     limits = {"AS": memory, "CPU": cpu + 1, "FSIZE": file_bytes, "CORE": 0, "NOFILE": OPEN_FILES}
     for name, most in {**limits, **({"NPROC": processes} if processes else {})}.items():
         which = getattr(resource, f"RLIMIT_{name}")
-        hard = resource.getrlimit(which)[1]
+        hard = resource.prlimit(pid, which)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(which, (min(cpu, most) if name == "CPU" else most, most))  # SIGXCPU before SIGKILL
+        soft = min(cpu, most) if name == "CPU" else most  # SIGXCPU comes before SIGKILL
+        resource.prlimit(pid, which, (soft, most))
+
+
+def confine(uid, sizes, keep):
+    """Close what was inherited but `keep`, set the limits and become `uid` (0: stay who we are)."""
+    import ctypes
+
+    edges = [2, *sorted(keep), 2**20]
+    for low, high in zip(edges, edges[1:], strict=False):
+        os.closerange(low + 1, high)
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # short of memory, the kernel ends this first, not the harness
+    limit(0, *sizes)
     if uid:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    set_option = ctypes.CDLL(None).prctl
-    set_option(
-        4, 1, 0, 0, 0
-    )  # PR_SET_DUMPABLE, which changing the user unset: /dev/stdin needs /proc/self/fd
-    set_option(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG: SIGKILL when the parent dies
+    option = ctypes.CDLL(None).prctl
+    option(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, unset by the change of user: else no /dev/stdin
+    option(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG: SIGKILL when the parent dies
     os.write(2, READY)
 
 
@@ -208,8 +209,7 @@ def channel():
 
 
 def script():
-    program = read_frame(0).decode("utf-8", "surrogatepass")
-    run_as("__main__", program)
+    run_as("__main__", read_frame(0).decode("utf-8", "surrogatepass"))
 
 
 def find(namespace, entry):
@@ -265,7 +265,7 @@ def grade(source, target):
     questions, verdict = channel()
     job = loads(read_frame(questions))
     write_frame(target, dumps([job["program"], job["entry"]]))
-    read_frame(source)
+    read_frame(source)  # its greeting
     candidate = stand_in(source, target, job["seconds"])
     try:
         namespace = run_as("tests", job["setup"])
@@ -290,8 +290,8 @@ def grade(source, target):
 
 
 def main(mode, uid, memory, cpu, processes, file_bytes, site, *fds):
-    fds = [int(fd) for fd in fds]
-    confine(int(uid), int(memory), int(cpu), int(processes), int(file_bytes), fds)
+    fds = list(map(int, fds))
+    confine(int(uid), map(int, (memory, cpu, processes, file_bytes)), fds)
     sys.path.append(site)
     {"script": script, "serve": serve, "grade": grade}[mode](*fds)
 

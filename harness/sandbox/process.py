@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.sandbox import bubblewrap
-from harness.sandbox.inside import READY
+from harness.sandbox.inside import READY, limit
 
 TICK = 0.1  # seconds between looks at the memory
 START = 60.0  # seconds that a sandbox may take to start on a busy machine
@@ -41,6 +42,11 @@ class Limits:
     output_bytes: int = 2**20
     file_mib: int = 16
 
+    def sizes(self, boxed: bool) -> tuple[int, int, int, int]:
+        """Bytes of memory, CPU seconds, processes (0: any number), bytes of a file."""
+        processes = self.processes if boxed else 0
+        return self.memory_mib * 2**20, self.cpu_seconds, processes, self.file_mib * 2**20
+
 
 class Child:
     """One confined Python process: its pipes, what it wrote so far, and how to end it.
@@ -56,10 +62,9 @@ class Child:
         self.first = -1  # pidfd of the sandbox's first process: all of the sandbox dies with it
         self.folder = None if boxed else tempfile.TemporaryDirectory(prefix="harness-code-")
         user = bubblewrap.next_user() if boxed else 0
-        sizes = (limits.memory_mib * 2**20, limits.cpu_seconds, limits.processes if boxed else 0)
+        self.sizes = limits.sizes(boxed)
         site = bubblewrap.SITE if boxed else _links(Path(self.folder.name) / "site")
-        numbers = [str(n) for n in (user, *sizes, limits.file_mib * 2**20)]
-        command = bubblewrap.python([mode, *numbers, str(site), *map(str, keep)])
+        command = bubblewrap.python([mode, *map(str, (user, *self.sizes, site, *keep))])
         streams = {"stdin": stdin, "stdout": stdout, "stderr": subprocess.PIPE}
         if boxed:
             self._start_boxed(command, keep, streams)
@@ -94,14 +99,23 @@ class Child:
         self.streams = [stream for stream in given if stream is not None]
 
     def attach(self) -> None:
-        """Learn from bwrap which process is the sandbox's first."""
+        """Learn from bwrap which process is the sandbox's first, and limit that too.
+
+        A program of the same user could write into its memory. It forks once, and counts as a process.
+        """
         if self.folder is not None:
             return
         with open(self._info, "rb") as file:
             text = file.read()
-        if text and self.process.poll() is None:
-            self.pid = json.loads(text)["child-pid"]
+        if not text or self.process.poll() is not None:
+            return
+        self.pid = json.loads(text)["child-pid"]
+        with contextlib.suppress(
+            ProcessLookupError, PermissionError
+        ):  # it ended; a bwrap that is set-user-id
             self.first = os.pidfd_open(self.pid)
+            memory, cpu, processes, file_bytes = self.sizes
+            limit(self.pid, memory, cpu, processes + 2, file_bytes)
 
     def step(self, what: str) -> bool:
         """Do what a ready stream allows; True when the stream is done."""

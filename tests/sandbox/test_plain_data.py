@@ -72,7 +72,7 @@ def test_too_much_cannot_be_sent():
     nested = []
     for _ in range(DEPTH + 1):
         nested = [nested]
-    for value in (nested, [0] * 10**7, "x" * FRAME, iter(int, 1)):
+    for value in (nested, "x" * FRAME, iter(int, 1)):
         with pytest.raises(Unsendable):
             dumps(value)
 
