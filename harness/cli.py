@@ -168,5 +168,38 @@ def check_data(tasks: tuple[str, ...], as_json: bool) -> None:
     sys.exit(data_verbs.check(tasks, as_json))
 
 
+@main.group()
+def judge() -> None:
+    """Judges: models and rules that grade responses."""
+
+
+@judge.command(name="check")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--task", metavar="TASK", help="Ask and read as this task's judge is.")
+@click.option("--rule", metavar="NAME", help="A rule instead of a model: refusal, refusal-phrases.")
+@click.option(
+    "--model", metavar="MODEL", help="Another model than the task's: a folder, hub id, or API name."
+)
+@click.option("--metric", metavar="NAME", help="Which value, where the judge gives several.")
+@click.option("--threshold", type=float, help="A value above it is `yes`.")
+@options("set", "results", "json")
+def check_judge(
+    file: Path,
+    task: str | None,
+    rule: str | None,
+    model: str | None,
+    metric: str | None,
+    threshold: float | None,
+    settings: tuple[str, ...],
+    results: Path,
+    as_json: bool,
+) -> None:
+    """How far a judge agrees with people: FILE has rows with prompt, response and label."""
+    from harness import verbs
+
+    parameters = settings_of(settings)
+    sys.exit(verbs.judge_check(file, task, rule, model, parameters, metric, threshold, results, as_json))
+
+
 if __name__ == "__main__":
     main()

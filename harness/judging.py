@@ -43,21 +43,21 @@ def together(step: JudgeStep) -> str:
 
 def judge_group(group: Sequence[JudgeStep], plan: Plan, progress: Progress) -> dict[str, Any]:
     """Steps with the same judge, which is loaded once; each into its folder. Returns what was asked."""
-    from harness.judges import clip, judge
+    from harness.judges import Judge
 
     first, meter = group[0], Meter()
     spec = spec_of(first.judge)
     asked = {step.folder.path: list(_questions(step)) for step in group}
     texts = [q.text for step in group for q in asked[step.folder.path]]
-    prompts, clipped = [], iter(clip(spec, texts))
-    for step in group:
-        ask, _ = step.judge.functions()
-        prompts += [ask(q.row, next(clipped)) for q in asked[step.folder.path]]
     name = slug(Path(spec.model).name, {}, together(first))
-    with meter.phase("judge"):
-        log = plan.store.root / "log" / f"judge-{name}.txt"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        answers = judge(spec, prompts, plan.store.root / "judgements" / f"{name}.sqlite", progress, log=log)
+    log, answered = (plan.store.root / place / name for place in ("log", "judgements"))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with meter.phase("judge"), Judge(spec, log=log.with_suffix(".txt"), cache=plan.store.root) as one:
+        prompts, clipped = [], iter(one.clip(texts))
+        for step in group:
+            ask, _ = step.judge.functions()
+            prompts += [ask(q.row, next(clipped)) for q in asked[step.folder.path]]
+        answers = one.ask(prompts, answered.with_suffix(".sqlite"), progress)
     given = iter(answers)
     for step in group:
         questions = asked[step.folder.path]

@@ -33,6 +33,7 @@ class Group(click.Group):
     """The verbs; wrong usage is told in two lines as well."""
 
     command_class = Command
+    group_class = type
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         try:

@@ -52,8 +52,8 @@ def _built(task: TaskFile, split: str) -> None:
 def _judge(step: JudgeStep) -> None:
     from harness.judges import Judge
 
-    with Judge(spec_of(step.judge)):
-        pass
+    with Judge(spec_of(step.judge)) as one:
+        one.check()
 
 
 def _one_of_each(steps: Iterator[JudgeStep]) -> list[JudgeStep]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import registry
+from harness import tasks as tasks_of
 from harness.board import make_board
 from harness.errors import HarnessError, nearest
 from harness.family import load_family, model_path
@@ -197,3 +198,36 @@ def _row_folders(plan: Plan, labels: Sequence[str]) -> set[Path]:
         for row in merges
         if {row.label, row.recipe.label} & set(labels) and row.folder.path.is_dir()
     }
+
+
+def judge_check(
+    file: Path,
+    task: str | None,
+    rule: str | None,
+    model: str | None,
+    parameters: dict[str, Any],
+    metric: str | None,
+    threshold: float | None,
+    results: Path,
+    as_json: bool,
+) -> int:
+    """Print how far a task's judge, or a rule, agrees with the labels of `file`."""
+    from harness.judges import Spec, rules
+    from harness.judges.check import check_file
+    from harness.judging import spec_of
+
+    if (task is None) == (rule is None):
+        raise HarnessError("a judge is a task's or a rule", "give --task TASK or --rule NAME, one of the two")
+    if rule is not None:
+        spec, ask, read = Spec("rules", rule), rules.ask, rules.read
+    else:
+        (found,) = tasks_of.named([task])
+        if found.judge is None:
+            judged = [n for n in registry.find("tasks") if tasks_of.named([n])[0].judge is not None]
+            raise HarnessError(f"task `{found.name}` has no judge", "tasks with one: " + ", ".join(judged))
+        judge = found.judge.but({"parameters": parameters, **({"model": model} if model else {})})
+        spec, (ask, read), metric = spec_of(judge), judge.functions(), metric or judge.metric
+    store = results.expanduser() / "judge-check.sqlite"
+    return check_file(
+        file, spec, ask, read, metric=metric or "", store=store, threshold=threshold, as_json=as_json
+    )

@@ -44,11 +44,12 @@ class Source:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Source:
-        """From `dataset_kwargs`; lm-eval passes the task's metadata along, which is left aside."""
+        """From `dataset_kwargs`. lm-eval passes the task's metadata along, and the model's arguments with it,
+        so what is not known is an error only without them."""
         known = {f.name for f in fields(cls)}
-        data = {key: value for key, value in given.items() if key not in METADATA}
-        for key in data:
-            if key not in known:
+        data = {key: value for key, value in given.items() if key in known}
+        for key in given:
+            if key not in known and "harness" not in given:
                 raise HarnessError(f"`dataset_kwargs.{key}` is not known", nearest(key, known))
         for key in ("benchmark", "files"):
             if not data.get(key):

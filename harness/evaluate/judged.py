@@ -22,7 +22,8 @@ class JudgeFile:
     """`metadata.harness.judge` of the task at `path`.
 
     `ask` and `read` are `file.function` beside it: ask(row, text) -> prompt, read(answer, row) -> Score.
-    `parts` of a response are judged apart: `metric` is the answer's, `metric_thinking` the thinking's.
+    `parts` of a response are judged apart: `metric` is the answer's, `metric_thinking` the thinking's; `also`
+    are further metrics that `read` gives.
     """
 
     path: Path
@@ -35,14 +36,13 @@ class JudgeFile:
     higher_is_better: bool = False
     parts: tuple[str, ...] = ("answer",)
     parameters: dict[str, Any] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Metrics that the judge gives, in the order of `parts`."""
-        return tuple(self.metric_of(part) for part in self.parts)
-
-    def metric_of(self, part: str) -> str:
-        return self.metric if part == "answer" else f"{self.metric}_{part}"
+        names = (self.metric, *self.also)
+        return tuple(n if part == "answer" else f"{n}_{part}" for part in self.parts for n in names)
 
     def functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """`ask` and `read`."""
@@ -105,5 +105,6 @@ def judge_of(path: Path, header: Mapping[str, Any]) -> JudgeFile | None:
     for part in parts:
         if part not in PARTS:
             raise wrong(path, f"{at}.parts", f"names {part!r}", nearest(str(part), PARTS))
-    rest = {key: value for key, value in given.items() if key not in ("parts", "parameters")}
-    return JudgeFile(path, **rest, parts=parts, parameters=dict(given.get("parameters") or {}))
+    rest = {key: value for key, value in given.items() if key not in ("parts", "parameters", "also")}
+    also, parameters = tuple(given.get("also") or ()), dict(given.get("parameters") or {})
+    return JudgeFile(path, **rest, parts=parts, parameters=parameters, also=also)

@@ -51,8 +51,13 @@ def _over(base: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     if isinstance(below, dict) and isinstance(above, dict):
         headers = [m.get("harness") for m in (below, above)]
         if all(isinstance(header, dict) for header in headers):
-            merged["metadata"] = {**above, "harness": headers[0] | headers[1]}
+            merged["metadata"] = {**above, "harness": _deep(*headers)}
     return merged
+
+
+def _deep(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {key for key in above if isinstance(above[key], dict) and isinstance(below.get(key), dict)}
+    return below | above | {key: _deep(below[key], above[key]) for key in both}
 
 
 def wrong(path: Path, key: str, fact: str, hint: str, near: str | None = None) -> HarnessError:
