@@ -11,18 +11,22 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from harness.endmark import filled
 from harness.errors import HarnessError
 
 SMALL = 50_000_000  # parameters; below, threads wait for each other more than they work
 SHOWN = 3
 
 
-def load_model(path: Path, dtype: torch.dtype, device: str) -> torch.nn.Module:
-    """The causal language model in folder `path`. Raises `HarnessError` when weights are missing."""
+def load_model(path: Path, dtype: torch.dtype, device: str, spread: bool = False) -> torch.nn.Module:
+    """The causal language model in folder `path`, on `device` or with its layers `spread` over all there are.
+    Raises `HarnessError` when weights are missing."""
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, output_loading_info=True)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=dtype, output_loading_info=True, device_map="auto" if spread else None
+        )
     finally:
         if bars:
             logging.enable_progress_bar()
@@ -33,7 +37,7 @@ def load_model(path: Path, dtype: torch.dtype, device: str) -> torch.nn.Module:
                 f"{path} lacks weights of its architecture: {names[0]}{more}",
                 "training from randomly filled weights would mean nothing; mend the checkpoint",
             )
-    return model.to(device)
+    return model if spread else model.to(device)
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -72,7 +76,7 @@ def encode(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_tokens: int, r
     """Token ids of every row, taken as it is (no chat template; the tokenizer adds what it always adds) and
     cut at `max_tokens`. Raises `HarnessError` for no rows, and a row with fewer than two tokens."""
     samples = []
-    for index, row in enumerate(rows):
+    for index, row in enumerate(filled(rows, tokenizer, f"expert `{role}`")):
         text = row["text"] if "text" in row else row["prompt"] + row["completion"]
         tokens = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
         if len(tokens) < 2:

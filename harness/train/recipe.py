@@ -29,8 +29,8 @@ class Train(BaseModel):
     base: str = Field(min_length=1, description="Hub id, `id@revision` or path of the model that is trained.")
     data: str = Field(
         min_length=1,
-        description="Rows: a .json, .jsonl, .csv or .parquet file, a hub data set, `package.module:function`, or "
-        "`github:OWNER/REPO/PATH@COMMIT`, which is fetched once.",
+        description="Rows: a .json, .jsonl, .csv or .parquet file, a hub data set, `package.module:"
+        "function`, or `github:OWNER/REPO/PATH@COMMIT`, which is fetched once.",
     )
     name: str | None = Field(
         None, description="The hub data set's configuration; a function's first argument."
@@ -42,8 +42,8 @@ class Train(BaseModel):
 
     template: Literal["alpaca", "chat", "none"] = Field(
         "alpaca",
-        description="What stands around a row: Alpaca's two prompts and the tokenizer's end of text, the base's "
-        "chat template, or nothing at all.",
+        description="What stands around a row: Alpaca's two prompts and the tokenizer's end of text, the "
+        "base's chat template, or nothing at all.",
     )
     question: Column = Field("{instruction}", description="A format string over the columns: what is asked.")
     input: str | None = Field(
@@ -68,9 +68,7 @@ class Train(BaseModel):
 
     epochs: float = Field(3.0, gt=0, description="How often all rows are seen.")
     batch_size: int = Field(128, ge=1, description="Rows of a step, over all devices together.")
-    micro_batch_size: int = Field(
-        4, ge=1, description="Rows that a device takes at once; memory, not results."
-    )
+    micro_batch_size: int = Field(4, ge=1, description="Rows that a device takes at once.")
     learning_rate: float = Field(3e-4, gt=0, description="AdamW's rate once it is warm.")
     warmup_steps: int = Field(10, ge=0, description="Steps over which the rate rises linearly.")
     decay: Literal["linear", "cosine", "none"] = Field(
@@ -88,8 +86,8 @@ class Train(BaseModel):
     )
     placement: Literal["copies", "layers"] = Field(
         "copies",
-        description="Over several GPUs: a whole copy on each, which share the rows, or one copy whose layers are "
-        "spread over them, for a model that fits none.",
+        description="Over several GPUs: a whole copy on each, which share the rows, or one copy whose layers "
+        "are spread over them, for a model that fits none.",
     )
     processes: int | None = Field(
         None, ge=1, description="How many copies work together; null: one per GPU, or one on the CPU."
@@ -116,7 +114,7 @@ class Train(BaseModel):
 
     @property
     def identity(self) -> dict:
-        """The settings that the trained weights follow from. Models and rows count by content, not by name."""
+        """The settings that the weights follow from. Models and rows count by content, not by name."""
         return self.model_dump(mode="json", exclude={*RECORDED, "base", "data", "name", "split", "n"})
 
     def steps(self, rows: int) -> int:
