@@ -214,9 +214,11 @@ def _with_rows(family: Family, missing: dict[str, str]) -> Family:
     changed = {}
     for role, spec in family.calibration.items():
         try:
-            if hub.HUB_ID.match(spec.data) and not data_cached(spec.data):
-                raise HarnessError("not here yet")
-            load_rows(spec, family.folder)
+            for data in {spec.data, spec.in_profile("official").data}:
+                if hub.HUB_ID.match(data) and not data_cached(data):
+                    raise HarnessError("not here yet")
+            for profile in ("paper", "official"):
+                load_rows(spec.in_profile(profile), family.folder)
         except HarnessError as error:
             missing[f"calibration of {role}"] = error.message
             update = {"data": f"{__name__}:blank", "name": None, "text": "{text}", "official": None}
