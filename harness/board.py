@@ -180,7 +180,7 @@ def _cells(task: TaskFile, folder: Folder, done: dict[str, Any]) -> dict[tuple[s
 
 def _mark_collapse(plan: Plan, rows: list[BoardRow]) -> None:
     for row, step in zip(rows, plan.rows, strict=True):
-        if row.is_merge:
+        if row.role in ("merge", "checkpoint"):
             row.collapsed = collapse_of(plan, step, plan.evals_of)
             probed = collapse_of(plan, step, plan.probes_of)
             row.collapsed += [f"probe: {why}" for why in probed if why not in row.collapsed]
@@ -222,6 +222,7 @@ def _footnotes(plan: Plan, rows: list[BoardRow]) -> list[str]:
     notes += _unsandboxed(plan)
     profiles = sorted({task.profile for task in plan.tasks})
     notes.append(f"task profile: {', '.join(profiles)} · decoding by role: " + _decoding(plan))
+    notes += _untemplated(plan)
     own = [task.name for task in plan.tasks if task.own_decoding]
     if own:
         notes.append(f"decoded as the task says, whatever the role: {', '.join(own)}")
@@ -236,6 +237,13 @@ def _footnotes(plan: Plan, rows: list[BoardRow]) -> list[str]:
         if task.judge
     ]
     return notes
+
+
+def _untemplated(plan: Plan) -> list[str]:
+    """Under `chat_template: auto`, who has none."""
+    asked = (s for s in plan.evals if plan.family.chat_template == "auto" and s.task.chat_template)
+    plain = dict.fromkeys(s.row.label for s in asked if not s.recipe.chat_template)
+    return [f"asked in plain text, for want of a chat template: {', '.join(plain)}"] if plain else []
 
 
 def _unsandboxed(plan: Plan) -> list[str]:

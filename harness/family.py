@@ -47,7 +47,7 @@ class Family(Strict):
     repeats: dict[str, Annotated[int, Field(ge=1)]] = {}
     judges: dict[str, dict[str, Any]] = {}
     split: str = "test"
-    chat_template: bool = True
+    chat_template: bool | Literal["auto"] = True
     generation: dict[Literal["base", "task", "reasoning", "merge"], Generation] = {}
     methods: dict[str, dict[str, Any] | Literal[False] | None] = {}
     collapse: Collapse = Collapse()
@@ -185,4 +185,5 @@ def _known(loc: tuple) -> list[str]:
         model = PARTS.get(part, model)
     fields = {name: field.alias or name for name, field in model.model_fields.items()}
     hidden = family_files.RESERVED if model is Family else ()
-    return [*(shown for name, shown in fields.items() if name not in hidden), *["extends"] * (model is Family)]
+    known = [shown for name, shown in fields.items() if name not in hidden]
+    return [*known, "extends"] if model is Family else known

@@ -38,6 +38,8 @@ class Official(Strict):
     name: str | None = None
     split: str | None = None
     text: str | None = None
+    completion: str | None = None
+    completion_after: str | None = None
     n: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=2)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from harness import hub
 from harness.errors import HarnessError
 
+OR_LOCAL = "; or give a local path"
+
 
 def local(ref: str, folder: Path) -> Path | None:
     """The folder that `ref` names, relative to `folder`; None for a hub id.
@@ -44,7 +46,8 @@ def model_path(ref: str, folder: Path) -> Path:
     except Exception as error:  # the client's exception types are many; all mean: not obtained
         text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
         raise HarnessError(
-            f"cannot fetch `{ref}` from the hub: {text}", "the same command goes on where the download stopped"
+            f"cannot fetch `{ref}` from the hub: {text}",
+            "the same command goes on where the download stopped",
         ) from error
 
 
@@ -57,10 +60,10 @@ def check(ref: str, kind: str = "model") -> None:
     if found.state == "open":
         return
     what = "`hf download" + " --repo-type dataset" * (kind == "dataset") + f" {found.name}`"
-    hint = f"{what} where there is network, or give a local path"
+    hint = f"{what} where there is network"
     raise HarnessError(
         f"cannot fetch `{ref}` from the hub: {found.reason}",
-        hint if found.state == "unreachable" else f"{found.hint}; or give a local path",
+        (hint if found.state == "unreachable" else found.hint) + OR_LOCAL,
     )
 
 

@@ -9,16 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import registry
+from harness import asked, registry
 from harness import tasks as tasks_of
-from harness.checkpoint.sources import resolve_family, resolve_one
-from harness.errors import HarnessError, nearest
+from harness.checkpoint.sources import Source, resolve, resolve_family, resolve_one
+from harness.checkpoint.template import has_template
+from harness.errors import HarnessError
 from harness.evaluate.decoding import samples
 from harness.evaluate.judged import JudgeFile
 from harness.evaluate.task_file import TaskFile
 from harness.family import Calibration, Family, Row
 from harness.judging import spec_of
-from harness.method import Need, configure
+from harness.method import Need
+from harness.obtain import model_path
 from harness.plan import EvalStep, JudgeStep, Plan, RowStep, ScoreStep
 from harness.recipe import (
     EvalRecipe,
@@ -38,31 +40,17 @@ def checkpoint_plan(
     family: Family, store: Store, path: Path, *, tasks: Sequence[str] | None = None, limit: int | None = None
 ) -> Plan:
     """The plan of `harness eval`: one checkpoint on the family's tasks, decoded as its merges are."""
-    files = _tasks(family, tasks)
+    files = asked.tasks(family, tasks)
     store.prepare()
     converted, cache = store.root / "converted", store.fingerprints
     source = resolve_one(path, lambda: family.model_path("base"), converted, cache)
     recipe = ReferenceRecipe(role="checkpoint", model=source.mark, checkpoint=str(source.path))
     row = RowStep(store.model(slug(path.name, {}, key(recipe))), recipe, path.name, "checkpoint", source.path)
-    asked = _Asked(family, store, limit)
-    evals = tuple(asked.evaluation(row, task) for task in files)
-    judges = tuple(asked.judges(evals))
-    sources = {"checkpoint": source}
+    asking = _Asked(family, store, limit, {_source_of(row): source})
+    evals = tuple(asking.evaluation(row, task) for task in files)
+    judges = tuple(asking.judges(evals))
+    sources = {_source_of(row): source}
     return Plan(family, store, {}, {}, family.donor, (), (row,), files, evals, limit, sources, judges=judges)
-
-
-def _tasks(family: Family, names: Sequence[str] | None) -> tuple[TaskFile, ...]:
-    wanted = family.tasks if names is None else names
-    if names is None and not wanted:
-        raise HarnessError(
-            f"family `{family.name}` names no tasks", "add `tasks: [...]` to it, or give --tasks"
-        )
-    files = tasks_of.named(wanted, family.profile)
-    for key_, given in (("repeats", family.repeats), ("judges", family.judges)):
-        for name in given:
-            if name not in {file.name.removesuffix("_paper") for file in tasks_of.named([name])}:
-                raise HarnessError(f"`{key_}` names `{name}`, which is many tasks", "name one task")
-    return files
 
 
 def make_plan(
@@ -77,12 +65,7 @@ def make_plan(
 ) -> Plan:
     """The plan of `harness compare`. `methods` selects rows by label or method, or adds files. `prepare`
     creates the store, once everything that was asked for is known to exist."""
-    rows = _select(family, methods)
-    chosen = [(row, configure(registry.method(row.method), row.settings)) for row in rows]
-    for _, method in chosen:  # before the inputs are read: whatever does not suit the family's roles
-        if hasattr(method, "needs"):
-            method.needs(family.roles)
-    files = _tasks(family, tasks)
+    chosen, files = asked.everything(family, methods, tasks, references)
     experts = {role: (family.model_path(role), family.on_path(role)) for role in family.roles}
     base = family.model_path("base")
     if prepare:
@@ -92,9 +75,12 @@ def make_plan(
     prints = {role: source.mark for role, source in sources.items()}
     made = _Builder(family, store, inputs, prints)
     steps = [made.reference(role) for role in inputs] if references else []
+    if references:
+        for label, ref in family.checkpoints.items():
+            steps.append(made.existing(label, model_path(ref, family.folder), sources))
     steps += [made.merge(row, method) for row, method in chosen]
-    asked, rows = _Asked(family, store, limit, _context(inputs["base"])), tuple(steps)
-    evals = tuple(asked.evaluation(step, task) for step in rows for task in files)
+    asking, rows = _Asked(family, store, limit, sources, _context(inputs["base"])), tuple(steps)
+    evals = tuple(asking.evaluation(step, task) for step in rows for task in files)
     return Plan(
         family,
         store,
@@ -107,8 +93,8 @@ def make_plan(
         evals,
         limit,
         sources,
-        tuple(asked.probes(rows) if files else ()),
-        tuple(asked.judges(evals)),
+        tuple(asking.probes(rows) if files else ()),
+        tuple(asking.judges(evals)),
     )
 
 
@@ -121,23 +107,9 @@ def _context(base: Path) -> int:
     return int(config.get("max_position_embeddings") or 0)
 
 
-def _select(family: Family, methods: Sequence[str] | None) -> list[Row]:
-    rows = family.rows()
-    if methods is None:
-        return rows
-    chosen: list[Row] = []
-    for name in methods:
-        found = [r for r in rows if name in (r.label, r.method)]
-        if not found:
-            known = registry.find("methods")
-            stem = name.partition(":")[0]
-            if stem not in known and not stem.endswith(".py") and "/" not in name:
-                raise HarnessError(
-                    f"no method or row is called `{name}`", nearest(name, {*known, *(r.label for r in rows)})
-                )
-            found = [Row(label=registry.get("methods", name).name, method=name)]
-        chosen += [r for r in found if r not in chosen]
-    return chosen
+def _source_of(row: RowStep) -> str:
+    """The name of a reference's or an existing checkpoint's source."""
+    return f"row {row.label}" if row.role == "checkpoint" else row.role
 
 
 class _Builder:
@@ -146,13 +118,22 @@ class _Builder:
     def __init__(self, family: Family, store: Store, inputs: dict[str, Path], prints: dict[str, str]) -> None:
         self.family, self.store, self.inputs, self.prints = family, store, inputs, prints
         self.scores: dict[str, ScoreStep] = {}
-        self._rows: dict[str, str] = {}
+        self._rows: dict[tuple[str, str], str] = {}
 
     def reference(self, role: str) -> RowStep:
         path = self.inputs[role]
         recipe = ReferenceRecipe(role=role, model=self.prints[role], checkpoint=str(path))
         folder = self.store.model(slug(role, {}, key(recipe)))
         return RowStep(folder, recipe, self.family.label(role), role, path)
+
+    def existing(self, label: str, path: Path, sources: dict[str, Source]) -> RowStep:
+        """A checkpoint of the family's `rows:`, shown beside the merges and decoded as they are."""
+        base, store = sources["base"], self.store
+        source = resolve(path, store.root / "converted", store.fingerprints, base)
+        recipe = ReferenceRecipe(role="checkpoint", model=source.mark, checkpoint=str(source.path))
+        row = RowStep(store.model(slug(label, {}, key(recipe))), recipe, label, "checkpoint", source.path)
+        sources[_source_of(row)] = source
+        return row
 
     def merge(self, row: Row, method: Any) -> RowStep:
         cls, roles = type(method), self.family.roles
@@ -182,9 +163,7 @@ class _Builder:
 
     def _rows_read(self, row: Row, method: Any) -> dict[str, str]:
         roles = method.reads_rows(self.family.roles) if hasattr(method, "reads_rows") else ()
-        for role in roles:
-            self._calibration(role, row, "trains on")
-        return {role: self._rows_hash(role) for role in roles}
+        return {role: self._rows_hash(role, self._calibration(role, row, "trains on")) for role in roles}
 
     def _calibration(self, role: str, row: Row, use: str) -> Calibration:
         spec = self.family.calibration.get(role)
@@ -197,7 +176,7 @@ class _Builder:
         return spec
 
     def _score(self, need: Need, row: Row) -> ScoreStep:
-        spec = self._calibration(need.role, row, "needs gradients on")
+        spec = self._calibration(need.role, row, "needs gradients on").in_profile(need.profile)
         model = need.role if need.model == "expert" else "base"
         data, official, after = spec.model_dump(), need.profile == "official", ()
         against = None
@@ -210,7 +189,7 @@ class _Builder:
             role=need.role,
             of=need.model,
             model=self.prints[model],
-            rows=self._rows_hash(need.role),
+            rows=self._rows_hash(need.role, spec),
             max_tokens=spec.max_tokens,
             loss_on=need.loss_on,
             tokenizer=self.prints["base" if official else model],
@@ -224,17 +203,21 @@ class _Builder:
         name = slug(what, {}, key(recipe))
         return self.scores.setdefault(name, ScoreStep(self.store.scores(name), recipe, need, after))
 
-    def _rows_hash(self, role: str) -> str:
-        if role not in self._rows:
-            self._rows[role] = digest(load_rows(self.family.calibration[role], self.family.folder))
-        return self._rows[role]
+    def _rows_hash(self, role: str, spec: Calibration) -> str:
+        read = (role, spec.model_dump_json())
+        if read not in self._rows:
+            self._rows[read] = digest(load_rows(spec, self.family.folder))
+        return self._rows[read]
 
 
 class _Asked:
     """Makes the steps that ask models: evaluations, probes, judgements."""
 
-    def __init__(self, family: Family, store: Store, limit: int | None, context: int = 0) -> None:
-        self.family, self.store, self.limit, self.context = family, store, limit, context
+    def __init__(
+        self, family: Family, store: Store, limit: int | None, sources: dict[str, Source], context: int = 0
+    ) -> None:
+        self.family, self.store, self.limit = family, store, limit
+        self.sources, self.context = sources, context
 
     def evaluation(self, row: RowStep, task: TaskFile, *, probe: bool = False) -> EvalStep:
         family, own = self.family, task.config.get("generation_kwargs") or {}
@@ -250,7 +233,7 @@ class _Asked:
             scorer=task.score_hash,
             split=family.split,
             generation=role,
-            chat_template=family.chat_template and task.chat_template,
+            chat_template=self._templated(row) and task.chat_template,
             limit=limit,
             # what is decoded greedily gives the same response again: it is asked once
             repeats=1 if probe or not samples(own, role) else wanted,
@@ -261,6 +244,12 @@ class _Asked:
         folder = self.store.evaluation(row.folder, slug(task.name, shown, key(recipe)))
         return EvalStep(folder, recipe, row, task, probe)
 
+    def _templated(self, row: RowStep) -> bool:
+        """Whether prompts to a row go through its chat template; merges have their donor's."""
+        if self.family.chat_template != "auto":
+            return self.family.chat_template
+        return has_template(self.sources[self.family.donor if row.is_merge else _source_of(row)])
+
     def _cheap(self, own: dict[str, Any], role: dict[str, Any]) -> dict[str, int]:
         """A probe's responses are short, however long the role may think, and fit the models' context."""
         limits = [given["max_gen_toks"] for given in (own, role) if "max_gen_toks" in given]
@@ -269,7 +258,7 @@ class _Asked:
     def probes(self, rows: Sequence[RowStep]) -> list[EvalStep]:
         """The collapse probe of the base and of every merge."""
         files = tasks_of.named(self.family.collapse.probe)
-        asked = [row for row in rows if row.role == "base" or row.is_merge]
+        asked = [row for row in rows if row.role in ("base", "merge", "checkpoint")]
         return [self.evaluation(row, task, probe=True) for row in asked for task in files]
 
     def judges(self, evals: Sequence[EvalStep]) -> list[JudgeStep]:

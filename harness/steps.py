@@ -62,7 +62,7 @@ def compute_scores(group: Sequence[ScoreStep], plan: Plan, progress: Progress) -
     with contextlib.ExitStack() as stack:
         for step in group:
             stack.enter_context(step.folder.working(recipes.written(step.recipe)))
-        rows = load_rows(plan.family.calibration[need.role], plan.family.folder)
+        rows = load_rows(plan.family.calibration[need.role].in_profile(need.profile), plan.family.folder)
         with meter.phase("scores"):
             facts = compute(
                 model,

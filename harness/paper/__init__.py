@@ -1,8 +1,9 @@
 """The numbers that ReasonAny's paper prints (arXiv:2601.05560), to stand beside ours. Light.
 
-`benchmarks.csv` holds tables 1–3, 5, 6 and 8–14, `perplexity.csv` tables 4, 18 and 19, `selection_ablations.csv` tables
-15–17, `merge_cost.csv` tables 20 and 21 (one H200, two 7B models, fp16). Nothing is smoothed: where the paper
-contradicts itself, `notes.yaml` says so, and `notes` gives what concerns a family.
+`benchmarks.csv` holds tables 1-3, 5, 6 and 8-14, `perplexity.csv` tables 4, 18 and 19,
+`selection_ablations.csv` tables 15-17, `merge_cost.csv` tables 20 and 21 (one H200, two 7B models, fp16).
+Nothing is smoothed: where the paper contradicts itself `notes.yaml` says so, and `notes` gives what concerns
+some numbers.
 """
 
 from __future__ import annotations

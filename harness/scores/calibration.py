@@ -4,8 +4,8 @@
     a file         data/safety.jsonl        .json (a list of objects), .jsonl, .csv or .parquet
     a hub data set qiaojin/PubMedQA         `name` (configuration) and `split` as there; @revision pins it
     a function     package.module:function  called with n= and seed=, and with `name` first where one is given
-and `text:` is a format string over a row's columns: "{question}\\n{answers[0][text]}". In it `{eos}` is a mark
-that becomes the end token of whichever tokenizer reads the row (`harness.endmark`).
+and `text:` is a format string over a row's columns: "{question}\\n{answers[0][text]}".
+In it `{eos}` is a mark that becomes the end token of whichever tokenizer reads the row (`harness.endmark`).
 """
 
 from __future__ import annotations
