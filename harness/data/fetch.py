@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data import record
-from harness.data.places import NotObtained, Place, place_of
+from harness.data.places import NotObtained, Place, exists, place_of
 from harness.data.record import fetched, sha256
 from harness.data.source import Source, home, local_files, matching, missing
 from harness.errors import HarnessError
@@ -63,40 +63,44 @@ def _fetched(source: Source, stage: Path) -> Fetched:
         shutil.rmtree(stage)
         stage.mkdir()
     names: list[str] = []
-    try:
-        place = _reached(source, stage)
+    with _obtaining(source):
+        place = place_of(source, stage)
         if here := _here(source, place.commit):
             return here
         for split in _wanted(source):
             names += [name for name in _names(source, split, place) if name not in names]
         for name in names:
             place.get(name, stage)
-    except NotObtained as error:
-        raise missing(source, next(iter(source.files)), str(error)) from error
     _move_in(source, stage, names, place.commit)
     return _told(source, place.commit, "fetched")
 
 
 def published(source: Source) -> None:
-    """Raise HarnessError when the place of a source cannot be reached or lacks it. Takes seconds at most,
-    unlike the retries of the loaders that read it."""
+    """Raise HarnessError when the place of a source cannot be reached or lacks it. Downloads nothing; takes
+    seconds at most, unlike the retries of the loaders that read it."""
     _allowed(source)
-    try:
-        _reached(source, home())
-    except NotObtained as error:
-        raise missing(source, next(iter(source.files)), str(error)) from error
+    with _obtaining(source):
+        if source.url:
+            if not exists(source.url):
+                raise NotObtained("it is not there")
+            return
+        place = place_of(source, home())
+        for split in source.files:
+            _names(source, split, place)
 
 
-def _reached(source: Source, stage: Path) -> Place:
+@contextlib.contextmanager
+def _obtaining(source: Source) -> Iterator[None]:
     where = "hub" if source.hub else "github" if source.github else source.place
+    split = next(iter(source.files))
     if where in _silent:
-        raise NotObtained(_silent[where])
+        raise missing(source, split, _silent[where])
     try:
-        return place_of(source, stage)
+        yield
     except NotObtained as error:
         if error.unreachable:
             _silent[where] = str(error)
-        raise
+        raise missing(source, split, str(error)) from error
 
 
 def changed(source: Source, split: str) -> list[Path]:

@@ -104,7 +104,7 @@ class GitHub:
     def names(self, pattern: str) -> list[str]:
         if "*" in pattern:
             return matching(pattern, self.tree)
-        return [pattern] if _exists(self._url(pattern)) else []
+        return [pattern] if exists(self._url(pattern)) else []
 
     def get(self, name: str, stage: Path) -> None:
         download(self._url(name), stage / name)
@@ -168,7 +168,8 @@ def _json(url: str) -> dict[str, Any]:
         return answer.json()
 
 
-def _exists(url: str) -> bool:
+def exists(url: str) -> bool:
+    """Whether there is a file at a URL."""
     try:
         with _web_errors(), _asked("head", url, allow_redirects=True):
             return True

@@ -164,6 +164,21 @@ def test_a_place_that_cannot_be_reached(online, copy, monkeypatch):
     )
 
 
+def test_whether_it_is_published_is_asked_without_a_download(online, copy):
+    files = {"test": ["a.jsonl", "test.jsonl"]}
+    online.files = {(repo, "test.jsonl"): jsonl(ROWS) for repo in ("org/good", "o/r", "web/web")}
+    code = Source("code", files, github="o/r", revision=COMMIT)
+    web = Source("web", files, url=f"{online.url}/test.jsonl")
+    for source in (hub(), code, web):
+        published(source)
+    assert not [line for line in online.asked if line.startswith("GET") and line.endswith(".jsonl")]
+    assert not copy.exists()
+    for source in (hub("org/gone"), Source("c", files, github="o/gone", revision=COMMIT)):
+        refusal(source, published)
+    assert "it is not there" in refusal(Source("w", files, url=f"{online.url}/no.jsonl"), published).message
+    assert "has no b.jsonl" in refusal(hub(files={"test": "b.jsonl"}), published).message
+
+
 def test_offline_touches_no_network_and_no_disk(online, copy, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for source in (hub(), hub(revision=COMMIT), Source("web", {"test": ["a.jsonl"]}, url=f"{online.url}/a")):
