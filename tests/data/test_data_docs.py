@@ -1,4 +1,4 @@
-"""The table of docs/data.md is what the YAML files say; `python tests/data/test_data_docs.py` writes it anew."""
+"""docs/data.md has the table that the YAML files make; `python tests/data/test_data_docs.py` writes it."""
 
 import re
 from pathlib import Path
