@@ -191,7 +191,9 @@ def _suite(name: str) -> dict[str, Any]:
 
 def _family(name: str) -> dict[str, Any]:
     from harness.family import load_family
+    from harness.pins import pins
 
     family = load_family(name)
-    facts = family.model_dump(mode="json", exclude_none=True)
-    return {**facts, "methods": {row.label: {"method": row.method, **row.settings} for row in family.rows()}}
+    facts = family.model_dump(mode="json", exclude_none=True, by_alias=True)
+    methods = {row.label: {"method": row.method, **row.settings} for row in family.rows()}
+    return {**facts, "methods": methods, "revisions": pins(family)}

@@ -117,8 +117,10 @@ def _absolute(data: dict[str, Any], folder: Path) -> None:
         return str(path.absolute()) if ref.startswith(".") or path.exists() else ref
 
     def data_set(ref: Any) -> Any:
-        named = isinstance(ref, str) and ":" not in ref and Path(ref).suffix in FILES
-        return str((folder / Path(ref).expanduser()).absolute()) if named else ref
+        if not isinstance(ref, str) or ":" in ref:  # a function, or github:...
+            return ref
+        path = folder / Path(ref).expanduser()
+        return str(path.absolute()) if Path(ref).suffix in FILES or path.is_dir() else ref
 
     def at(mapping: Any, keys: tuple[str, ...], change: Any) -> None:
         if isinstance(mapping, dict):

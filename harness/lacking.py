@@ -23,6 +23,7 @@ from harness.judging import spec_of
 from harness.members import Calibration
 from harness.train.rows import FILE, GITHUB
 
+NETWORK = " where there is network"
 SECONDS = 5  # until a server that does not answer is given up
 
 
@@ -51,15 +52,22 @@ class Missing(HarnessError):
             groups.setdefault((lack.kind, lack.why), []).append(lack.spelled)
         self.lines = [f"{kind} {', '.join(names)}: {why}" for (kind, why), names in groups.items()]
         self.head = f"{len(lacks)} {'things are' if len(lacks) > 1 else 'thing is'} missing"
-        hows = dict.fromkeys(lack.how for lack in lacks if lack.how)
         own = f"local copies are named in a file of your own: `extends: {family}`, then `base: ./folder`"
-        super().__init__(f"{self.head}: {'; '.join(self.lines)}", "; ".join([*hows, own]))
+        super().__init__(f"{self.head}: {'; '.join(self.lines)}", "; ".join([*_together(lacks), own]))
 
     def __str__(self) -> str:
         return "\n".join([self.head, *(f"  {line}" for line in self.lines), f"hint: {self.hint}"])
 
     def __reduce__(self):
         return type(self), (self.family, self.lacks)
+
+
+def _together(lacks: Sequence[Lack]) -> list[str]:
+    """What to do, each once; what needs a network in one."""
+    hows = list(dict.fromkeys(lack.how for lack in lacks if lack.how))
+    fetched = [how.removesuffix(NETWORK) for how in hows if how.endswith(NETWORK)]
+    told = [f"{', '.join(fetched)}{NETWORK}"] if fetched else []
+    return [*told, *(how for how in hows if not how.endswith(NETWORK))]
 
 
 def check(family: Family, files: Sequence[TaskFile], methods: Sequence[Any], existing: bool = True) -> None:
@@ -121,7 +129,7 @@ def _data(kind: str, ref: str, use: str, folder: Path) -> Iterator[Lack]:
         if not path.is_file():
             how = "relative paths start at the family file's folder"
             yield Lack(kind, ref, use, f"no file at {path}", how)
-    elif hub.HUB_ID.match(ref):
+    elif hub.HUB_ID.match(ref) and not (folder / ref).is_dir():
         yield from _hub(kind, ref, use, "dataset")
 
 

@@ -59,8 +59,11 @@ def check(ref: str, kind: str = "model") -> None:
     found = hub.look(ref, kind)
     if found.state == "open":
         return
-    what = "`hf download" + " --repo-type dataset" * (kind == "dataset") + f" {found.name}`"
-    hint = f"{what} where there is network"
+    to = found.name.partition("/")[2]
+    what = f"hf download {found.name}"
+    if kind == "dataset":  # the loader of data sets does not read the hub's cache of files
+        what = f"hf download --repo-type dataset {found.name} --local-dir {to}"
+    hint = f"`{what}` where there is network"
     raise HarnessError(
         f"cannot fetch `{ref}` from the hub: {found.reason}",
         (hint if found.state == "unreachable" else found.hint) + OR_LOCAL,

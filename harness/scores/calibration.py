@@ -58,6 +58,12 @@ def load_rows(spec: Spec, folder: Path | str = ".") -> list[dict[str, str]]:
     return [_text(spec, row, index) for index, row in enumerate(rows)]
 
 
+def columns(path: Path) -> list[str]:
+    """The columns of the first row of a file of rows; [] for a file that holds none."""
+    rows = _read(path, _READERS[path.suffix]) if path.suffix in _READERS else []
+    return [str(column) for column in rows[0]] if rows else []
+
+
 def _source(spec: Spec, folder: Path) -> Iterable[dict[str, Any]]:
     suffix = Path(spec.data).suffix
     if suffix in _READERS:
@@ -69,11 +75,14 @@ def _source(spec: Spec, folder: Path) -> Iterable[dict[str, Any]]:
         return _read(path, _READERS[suffix])
     if FUNCTION.match(spec.data):
         return _call(spec)
+    if (folder / Path(spec.data).expanduser()).is_dir():  # a data set's files, as on the hub
+        return _loaded(spec, str(folder / Path(spec.data).expanduser()), None)
     if HUB_ID.match(spec.data):
         return _hub(spec)
     raise HarnessError(
         f"calibration data is `{spec.data}`",
-        f"a {', '.join(_READERS)} file, a hub id `org/name`, or `package.module:function`",
+        f"a {', '.join(_READERS)} file, the folder of a data set, a hub id `org/name`, or "
+        "`package.module:function`",
     )
 
 
@@ -153,10 +162,14 @@ def _hub(spec: Spec) -> Sequence[dict[str, Any]]:
     name, _, revision = spec.data.partition("@")
     if not offline():  # the loader itself tries for half a minute where there is no network
         check(spec.data, "dataset")
+    return _loaded(spec, name, revision or None)
+
+
+def _loaded(spec: Spec, place: str, revision: str | None) -> Sequence[dict[str, Any]]:
     from datasets import load_dataset
 
     try:
-        return load_dataset(name, spec.name, split=spec.split, revision=revision or None)
+        return load_dataset(place, spec.name, split=spec.split, revision=revision)
     except Exception as error:  # the hub client has many exception types; all mean: not obtained
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise HarnessError(
