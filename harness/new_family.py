@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import obtain, registry
+import click
+
+from harness import obtain, registry, yamlfile
 from harness.errors import HarnessError, nearest
 from harness.family import Family, parse_family
 from harness.scores.calibration import columns
@@ -47,8 +50,9 @@ def new_family(name: str, to: Path | None, wanted: Wanted, ask: Ask | None = Non
     path = Path("families", f"{name}.yaml") if to is None else to
     _free(name, path)
     _complete(name, wanted, ask)
+    text = _text(wanted, path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, _text(wanted, path.parent))
+    write_text(path, text)
     try:
         family = parse_family(path)
         _known_tasks(family)
@@ -56,6 +60,18 @@ def new_family(name: str, to: Path | None, wanted: Wanted, ask: Ask | None = Non
         path.unlink()
         raise
     return path
+
+
+def verb(name: str, to: Path | None, wanted: Wanted) -> int:
+    """Write the file, asking for what is lacking where a person can answer; the exit code."""
+
+    def ask(question: str, default: str) -> str:
+        return click.prompt(question, default=default, show_default=bool(default), err=True)
+
+    path = new_family(name, to, wanted, ask if sys.stdin.isatty() else None)
+    click.echo(path)
+    click.echo(f"next: harness show family {reference(path)}", err=True)
+    return 0
 
 
 def pairs(given: Sequence[str], option: str) -> dict[str, str]:
@@ -120,10 +136,8 @@ def _text(wanted: Wanted, folder: Path) -> str:
     lines = ["# A family: `harness show family` prints it, docs/families.md says what every key means."]
     if wanted.extends:
         extended = registry.get("families", wanted.extends)
-        local = extended.path.suffix == ".yaml" and (
-            "/" in wanted.extends or wanted.extends.endswith(".yaml")
-        )
-        name = os.path.relpath(extended.path, folder) if local else wanted.extends
+        by_path = extended.name != wanted.extends
+        name = os.path.relpath(extended.path, folder) if by_path else wanted.extends
         lines += [f"extends: {_quoted(name)}    # all that is not said here"]
     if wanted.title or not wanted.extends:
         lines += [f"title: {_quoted(wanted.title or 'a base and its experts')}"]
@@ -161,7 +175,7 @@ OTHERS = """\
 
 def _calibration(role: str, data: str, folder: Path) -> list[str]:
     path = Path(data).expanduser()
-    ref = os.path.relpath(path, folder) if path.exists() else data
+    ref = _path(data, folder) if path.exists() else data
     held = columns(path) if path.is_file() else []
     asked, said = next((pair for pair in PAIRS if {*pair} <= {*held}), PAIRS[0])
     text = (
@@ -180,12 +194,19 @@ def _calibration(role: str, data: str, folder: Path) -> list[str]:
 
 def _model(ref: str, folder: Path) -> str:
     found = obtain.local(ref, Path.cwd())  # an error where it is neither a folder nor a hub id
-    return _quoted(ref if found is None else os.path.relpath(Path(ref).expanduser(), folder))
+    return _quoted(ref if found is None else _path(ref, folder))
+
+
+def _path(ref: str, folder: Path) -> str:
+    """A path from the working folder, as the file in `folder` writes it."""
+    path = Path(ref).expanduser()
+    return str(path) if path.is_absolute() else os.path.relpath(path, folder)
 
 
 def _quoted(value: str) -> str:
     """A YAML scalar: plain where that is safe."""
-    return value if re.fullmatch(r"[A-Za-z./][\w./@-]*", value) else json.dumps(value, ensure_ascii=False)
+    plain = re.fullmatch(r"[A-Za-z./][\w./@-]*", value) and yamlfile.value(value) == value
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _known_tasks(family: Family) -> None:
@@ -195,9 +216,8 @@ def _known_tasks(family: Family) -> None:
             raise HarnessError(f"no task is called `{name}`", nearest(name, known))
 
 
-def shown(path: Path) -> Mapping[str, str]:
-    """What to say of a family just written: its path, and what to do next."""
-    ref = (
-        path.stem if path.parent == Path("families") else f"./{path}" if not path.is_absolute() else str(path)
-    )
-    return {"written": str(path), "next": f"harness show family {ref}; harness compare --family {ref}"}
+def reference(path: Path) -> str:
+    """What `--family` takes for a file just written."""
+    if path.parent == Path("families"):
+        return path.stem
+    return str(path) if path.is_absolute() else f"./{path}"
