@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def fetch(source: Source) -> Fetched:
     Raises HarnessError when it cannot be obtained. No network is used under HF_HUB_OFFLINE=1, nor for a
     pinned revision that is here.
     """
-    with _disk():
+    with _disk(source):
         if here := _here(source, source.revision):
             return here
         _allowed(source)
@@ -69,8 +70,8 @@ def _fetched(source: Source, stage: Path) -> Fetched:
             return here
         for split in _wanted(source):
             names += [name for name in _names(source, split, place) if name not in names]
-        for name in names:
-            place.get(name, stage)
+        with ThreadPoolExecutor(place.at_once) as pool:
+            list(pool.map(lambda name: place.get(name, stage), names))
     _move_in(source, stage, names, place.commit)
     return _told(source, place.commit, "fetched")
 
@@ -191,11 +192,12 @@ def _alone(source: Source) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _disk() -> Iterator[None]:
+def _disk(source: Source) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        reason = f"{error.filename or home()}: {error.strerror or error}"
         raise HarnessError(
-            f"{error.filename or home()}: {error.strerror or error}",
-            "HARNESS_DATA names the folder for the data; it must be writable and have room",
+            f"the data of `{source.benchmark}` is not complete here and cannot be kept: {reason}",
+            "HARNESS_DATA names the folder for the data; fetch into one that is writable and has room",
         ) from error

@@ -38,6 +38,7 @@ class Place(Protocol):
     """Where files come from. All raise NotObtained."""
 
     commit: str | None
+    at_once: int  # files
 
     def names(self, pattern: str) -> list[str]:
         """The published files that a pattern stands for."""
@@ -57,6 +58,8 @@ def place_of(source: Source, stage: Path) -> Place:
 
 class Hub:
     """A data set of the hub."""
+
+    at_once = 8
 
     def __init__(self, name: str, revision: str | None) -> None:
         from huggingface_hub import HfApi
@@ -88,6 +91,8 @@ class Hub:
 class GitHub:
     """A repository. Its API is asked only for what is not pinned or listed by name."""
 
+    at_once = 4
+
     def __init__(self, name: str, revision: str | None) -> None:
         self.name = name
         self.raw = os.environ.get("HARNESS_GITHUB_RAW", RAW)
@@ -115,6 +120,8 @@ class GitHub:
 
 class Url:
     """One file, which may be a zip that holds the wanted ones."""
+
+    at_once = 1
 
     def __init__(self, url: str, revision: str | None, stage: Path) -> None:
         self.commit, self.file, self.unpacked = revision, stage / ".download", 0

@@ -184,7 +184,7 @@ def how_to_obtain(source: Source) -> str:
     ways = [source.hint] if source.hint else []
     if source.address:
         ways.append(f"{fetch_hint(source)} where there is network")
-    ways.append(f"a copy of your own lies in `{source.benchmark}` in HARNESS_DATA, now {home()}")
+    ways.append(f"HARNESS_DATA names the folder of all such folders, now {home()}")
     return "; ".join(ways)
 
 

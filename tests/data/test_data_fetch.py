@@ -219,7 +219,8 @@ def test_a_killed_fetch_leaves_nothing_that_looks_complete_and_goes_on(stub, cop
     }
     child = subprocess.Popen([sys.executable, "-c", code], env=env)
     wanted = f"GET /datasets/org/good/resolve/{COMMIT}/main/test-2.jsonl"
-    while wanted not in stub.asked:
+    done = [copy / ".fetch" / "sums" / "main" / f"test-{n}.jsonl" for n in range(2)]
+    while wanted not in stub.asked or not all(path.exists() for path in done):
         assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
