@@ -1,10 +1,11 @@
 """Calibration rows that occur in an evaluation set: counted, named in the plan, footnoted in the report.
 
 A row counts where its id is an id of the evaluation set, both having ids of one kind (PubMedQA's pmid), or
-where a run of 13 words in it occurs in an item. The length is that of GPT-3's overlap analysis (Brown et al.,
-arXiv:2005.14165, appendix C), as are its normal form, words in lower case without punctuation, and its
-leaving out runs that are common: here those in more than 10 items, which are templates. An item or row
-shorter than 13 words counts where it is the whole of the other, from 8 words on.
+where a run of 13 words in it occurs in an item. The length is that of GPT-3's overlap analysis (Brown et
+al., arXiv:2005.14165, appendix C), as are its normal form, words in lower case without punctuation, and its
+leaving out runs that are common: here those in more than 10 items, which are templates. Unlike there, a sign
+of arithmetic that stands alone belongs to the word behind it, so that `a + 2` is not `a - 2`. An item of 8 to
+12 words counts where all of it stands in a row.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from harness.store import digest, write_text
 RUN, SHORTEST, COMMON = 13, 8, 10
 IDS = ("pubid", "pmid", "PMID", "id", "ID", "question_id", "task_id", "unique_id")
 PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))
+SIGNS = {"+", "-", "*", "/", "=", "<", ">", "^", "%"}
 FILE = "contamination.json"
 VERSION = 1  # of the rule; a change forgets what is kept
 
@@ -50,12 +52,12 @@ def of_plan(plan: Plan, missing: Iterable[str] = ()) -> list[Overlap]:
     that are not here are left out. Kept in the store by the identity of both."""
     kept = _kept(plan)
     fresh, found = dict(kept), []
-    for role, spec in plan.family.calibration.items():
+    for role, spec in _read(plan):
         if f"calibration of {role}" in missing:
             continue
         rows = load_rows(spec, plan.family.folder)
         for task in plan.tasks:
-            place = digest({"rule": VERSION, "rows": rows, "ids": spec.data, "task": task.prompt_hash,
+            place = digest({"rule": VERSION, "rows": rows, "data": spec.data, "task": task.prompt_hash,
                             "split": plan.family.split})  # fmt: skip
             if place not in fresh:
                 items = _items(task, plan.family.split)
@@ -63,8 +65,7 @@ def of_plan(plan: Plan, missing: Iterable[str] = ()) -> list[Overlap]:
                     continue
                 ids = _ids(spec, plan.family.folder)
                 fresh[place] = compare([_text(row) for row in rows], ids, items)
-            told = fresh[place]
-            if told["found"]:
+            if (told := fresh[place])["found"]:
                 found.append(Overlap(role, spec.data, task.name, **told))
     if fresh != kept and plan.store.root.is_dir():
         write_text(plan.store.root / FILE, json.dumps(fresh))
@@ -103,8 +104,16 @@ def compare(
 
 
 def words(text: str) -> list[str]:
-    """Lower case, without punctuation."""
-    return text.lower().translate(PUNCTUATION).split()
+    """Lower case, without punctuation but signs of arithmetic that stand alone, before the next word."""
+    found, sign = [], ""
+    for word in text.lower().split():
+        if word in SIGNS:
+            sign = word
+            continue
+        for part in word.translate(PUNCTUATION).split():
+            found.append(sign + part)
+            sign = ""
+    return found
 
 
 def _runs(items: Sequence[dict[str, Any]]) -> tuple[set[int], set[tuple[str, ...]]]:
@@ -180,6 +189,20 @@ def _ids(spec: Any, folder: Path) -> list[str | None]:
         except HarnessError:  # no such column
             continue
     return [None] * spec.n
+
+
+def _read(plan: Plan) -> Iterator[tuple[str, Any]]:
+    """(role, calibration set) of the rows that the plan's merges read, each once."""
+    wanted = {(step.need.role, step.need.profile) for step in plan.scores}
+    for row in plan.rows:
+        wanted |= {(role, "paper") for role in row.recipe.rows} if row.is_merge else set()
+    seen = []
+    for role, profile in sorted(wanted):
+        spec = plan.family.calibration[role].in_profile(profile)
+        place = (role, spec.data, spec.name, spec.split, spec.n, spec.seed)
+        if place not in seen:
+            seen.append(place)
+            yield role, spec
 
 
 def _kept(plan: Plan) -> dict[str, Any]:
