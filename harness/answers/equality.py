@@ -13,7 +13,9 @@ from fractions import Fraction
 from harness.answers import worker
 
 LONGEST = 1000  # characters; no answer of these benchmarks is near it, and parsers are slow beyond it
-DROPPED = re.compile(r"\\[!,;: ]|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|[$~\s]|\\(?=\$)")
+DROPPED = re.compile(
+    r"\\[!,;: ]|\\(?:left|right|displaystyle|limits)(?![a-zA-Z])|[$~]|(?<!\d)\s+|\s+(?!\d)|\\(?=\$)"
+)
 UNITS = re.compile(
     r"(?:\\(?:text|mbox|mathrm|textrm|textbf)\s*\{[^{}]*\}|\^\{?\\circ\}?|°"
     r"|(?<=\d)\s+[A-Za-z]{2}[A-Za-z. /]*)+[.]?$"
@@ -53,6 +55,7 @@ def comparison_timeouts() -> int:
 def plain_number(text: str) -> PlainNumber | None:
     """`25`, `025`, `$1,200.00`, `1{,}200`, `12\\%`, `5\\text{ cm}`, `90^\\circ`; None for anything else."""
     text = text.replace("−", "-").replace("{,}", ",").replace("\\!", "").strip().rstrip(".")
+    text = re.sub(r"(?<=\d) (?=\d{3}(?:\D|$))", "", text)  # 10 000
     text = UNITS.sub("", text)
     text = re.sub(r"[€£¥]|\\?\$", "", DROPPED.sub("", text))
     percent = text.endswith("%")

@@ -14,8 +14,9 @@ CURRENCY = r"(?:(?:US|HK|CA?|A|AU)?[$€£¥]|(?:USD|EUR|GBP|RMB|CNY)\s)"
 AMOUNT = re.compile(
     r"(?<![\w.])(?P<open>\(\s*)?"
     rf"(?:(?<![\w)])(?P<minus>[-−–]|\b(?:negative|minus)\b)\s?)?{CURRENCY}?\s?(?P<inner>[-−])?\s?"
-    r"(?P<digits>\d{1,3}(?:,\d{3})+(?![\d])(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?![A-Za-z]?\d)"
-    r"(?:\s*(?:\\times|×)\s*10\^\{?(?P<power>-?\d+)\}?)?"
+    r"(?P<digits>\d{1,3}(?:,\d{3}){1,9}(?!\d)(?:\.\d{1,30})?|\d{1,30}(?:\.\d{1,30})?|\.\d{1,30})"
+    r"(?![A-Za-z]?\d)"
+    r"(?:\s*(?:\\times|×)\s*10\^\{?(?P<power>-?\d{1,3})\}?)?"
     r"\s?(?P<inside>%|percent\b|per\s+cent\b)?(?P<close>\s*\))?\s?(?P<outside>%|percent\b|per\s+cent\b)?"
     r"(?:[\s-]?(?P<word>thousand|million|billion|trillion)(?![A-Za-z])|\s?(?P<short>bn|mn|[kmb])(?![A-Za-z]))?",
     re.IGNORECASE,
@@ -98,7 +99,7 @@ def _readings(found: Amount) -> list[tuple[Fraction, Fraction]]:
 def _amount(found: re.Match) -> Amount:
     digits = found["digits"].replace(",", "")
     scale = (found["word"] or found["short"] or "").lower()
-    power = int(found["power"] or 0) if len(found["power"] or "") < 4 else 0
+    power = int(found["power"] or 0)
     bracketed = bool(found["open"] and found["close"])
     negative = bracketed or bool(found["minus"]) or bool(found["inner"])
     return Amount(

@@ -16,17 +16,21 @@ CHOICE = re.compile(
     statements.ANSWER.pattern
     + rf"|\b(?:choice|option)\b{statements.VERB}"
     + r"|(?<!not )\b(?:choose|choosing|select|selecting|pick|go\s+with)\b\s*:?"
+    + r"|\banswer\s+[-–—]\s+|正确(?:的|选项)?[是为]"
     + r"|(?<!不)(?<!要)(?:选择|选)(?![项自取用定出中])\s*:?",
     re.IGNORECASE | re.MULTILINE,
 )
 PRAISED = (
     r"\s+(?:is|would\s+be|seems|must\s+be)\s+(?:therefore\s+|clearly\s+)?(?:the\s+)?(?:only\s+|most\s+|single\s+)?"
-    r"(?:correct|right|best|accurate|appropriate|likely)\b"
+    r"(?:correct|right|best|accurate|appropriate|likely|answer)\b"
 )
+PRAISED_IN_CHINESE = r"\s*(?:选项|项)?\s*(?:是|为|最)?(?:正确|合适|符合题意)(?!的)"
 THEREFORE = r"(?:(?:therefore|thus|hence|so|因此|所以|故)[,:]?\s*)?"
 AFTER_A = re.compile(
     r"\s+(?![a-z\s])|\s+(?:because|since|as|is|and|or|for|due|which|given|based|would|seems)\b"
 )
+DENIED = re.compile(r"(?:\bnot|\bcannot|n't|\bnever|\bexcludes?|\bexcluded|\brules? out)\b[^.]{0,20}$")
+PHRASES = 200  # of a response that announces its answer again and again, the last so many
 JOINED = r"\s*[)\]]?\s*(?:,|/|&|、|\band\b|\bor\b|和|或)\s*(?:both\s+)?[(\[]?\s*"
 CLOSING = set(")]}>\"'”’」】.,:;!?。，；：、/\n")
 CHINESE_AFTER = set("选项因是更最正合对符为较而")
@@ -38,15 +42,17 @@ def letter(
     """The label of the option that `text` chooses; None when it chooses none, or more than one.
 
     In order of trust: the last `\\boxed{}`; the last "the answer is B", "Answer: b", "答案：B" or "Option B
-    is correct"; a last or first line that is a label ("B", "(B)", "B. text"); the only label in bold; the
-    only label in brackets in the last paragraph. Where a label is expected, the text of exactly one of
-    `options` (in the order of `labels`) stands for its label. `last=True` adds the last label that stands
-    alone anywhere (`last_letter`).
+    is correct"; a last or first line that is a label ("B", "(B)", "B. text"); the only label in bold; in the
+    last paragraph the only label before its option's text, or in brackets. Where a label is expected, the
+    text of exactly one of `options` (in the order of `labels`) stands for its label. `last=True` adds the
+    last label that stands alone anywhere (`last_letter`).
     """
     reader = _Reader(tuple(labels), tuple(map(_normal, options)) if options else ())
     clean, strong = _clean(text), [_clean(part) for part in statements.bold(text)]
     rules = (reader.from_box, reader.from_statement, reader.from_lines)
-    for found in (*(rule(clean) for rule in rules), reader.from_bold(strong), reader.from_brackets(clean)):
+    closing = clean.strip().rpartition("\n\n")[2]
+    later = (reader.from_bold(strong), reader.from_pairs(closing), reader.from_brackets(closing))
+    for found in (*(rule(clean) for rule in rules), *later):
         if found is not None:
             return found or None
     return last_letter(text, labels) if last else None
@@ -56,7 +62,7 @@ def last_letter(text: str, labels: Sequence[str] = "ABCD") -> str | None:
     """The last label that stands alone: no part of a word, no article ("A patient"), no market ("A股")."""
     reader, text = _Reader(tuple(labels), ()), _clean(text)
     for found in reversed(list(_patterns(reader.labels).alone.finditer(text))):
-        if reader.ends(found[1], text[found.end() :]):
+        if reader.ends(found[1], text[found.end() : found.end() + 40]):
             return found[1]
     return None
 
@@ -69,7 +75,7 @@ class _Patterns:
             rf"\s*{THEREFORE}{NAMED}[(\[{{<\"'“「【]*\s*{one}\s*[)\]}}>\"'”」】.:。]*\s*", re.IGNORECASE
         )
         self.joined = re.compile(rf"{JOINED}{one}(?![A-Za-z0-9])")
-        self.praised = re.compile(rf"(?<![A-Za-z0-9])[(\[]?{one}[)\]]?{PRAISED}")
+        self.praised = re.compile(rf"(?<![A-Za-z0-9])[(\[]?{one}[)\]]?(?:{PRAISED}|{PRAISED_IN_CHINESE})")
         self.listed = re.compile(rf"\s*[(\[]?{one}\s*[)\].:、]\s*(.*)", re.DOTALL)
         self.bracket = re.compile(rf"[(\[]{one}[)\]]")
         self.alone = re.compile(rf"(?<![A-Za-z0-9]){one}(?![A-Za-z0-9])")
@@ -94,8 +100,9 @@ class _Reader:
     def from_statement(self, text: str) -> str | None:
         said = [(phrase.end(), None) for phrase in CHOICE.finditer(text)]
         said += [(phrase.start(), phrase[1]) for phrase in self.re.praised.finditer(text)]
-        for at, label in sorted(said, reverse=True, key=lambda item: item[0]):
-            rest = text[statements.AFTER_VERB.match(text, at).end() :].strip()
+        for at, label in sorted(said, reverse=True, key=lambda item: item[0])[:PHRASES]:
+            start = statements.AFTER_VERB.match(text, at).end()
+            rest = text[start : start + statements.REACH].strip()
             if label is None and re.match(r"(?:not|neither)\b", rest):
                 continue
             line = self.read(rest.partition("\n")[0].strip())
@@ -118,8 +125,21 @@ class _Reader:
         found = {label for label in map(self.line, strong) if label}
         return found.pop() if len(found) == 1 else None
 
-    def from_brackets(self, text: str) -> str | None:
-        closing = text.strip().rpartition("\n\n")[2]
+    def from_pairs(self, closing: str) -> str | None:
+        found = self.pairs(closing)
+        return found[0] if len(found) == 1 else None
+
+    def pairs(self, text: str) -> list[str]:
+        """The labels that stand before the text of their option, unless what goes before denies them."""
+        text, found = _normal(text), []
+        for label, option in self.text_of.items():
+            pair = rf"(?<![a-z0-9]){re.escape(label.casefold())}[).:]\s*{re.escape(option)}"
+            places = [at.start() for at in re.finditer(pair, text)]
+            if any(not DENIED.search(text[:start]) for start in places):
+                found.append(label)
+        return found
+
+    def from_brackets(self, closing: str) -> str | None:
         found = set(self.re.bracket.findall(closing))
         return found.pop() if len(found) == 1 else None
 
@@ -129,7 +149,7 @@ class _Reader:
         if whole:
             return self.label(whole[1])
         item = self.re.listed.match(line)
-        if item:
+        if item and len(self.pairs(line)) < 2:
             given, option = _normal(item[2]), self.text_of.get(item[1], "")
             if given.startswith(option) or (given and option.startswith(given)):  # an option of several lines
                 return item[1]

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import re
 
-BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s*")
+REACH = 2000  # characters that an answer is looked for in after its announcement; responses may be degenerate
+BOX = r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])\s{0,9}"
+BRACES = re.compile(
+    rf"(?P<box>{BOX}\{{)|{BOX}(?P<bare>[^\s${{}}\\]+)|\\.|(?P<open>\{{)|(?P<close>\}})", re.DOTALL
+)
 BETWEEN_VALUES = re.compile(r"(?:,|;|\band\b|\bor\b|\\quad|和|或)")
 VERB = r"(?:\s*[:：=]|\s+(?:is|are|was|would\s+be|should\s+be|must\s+be)\b)"
 ANSWER = re.compile(
     rf"\banswers?\b[*_]*(?:\s+(?:to|for)\b[^.\n:]{{0,80}}?)?{VERB}"
-    r"|^\W*(?:(?:the|my)\s+)?(?:final\s+)?answer\W*$"
+    r"|^\W{0,9}(?:(?:the|my)\s)?(?:final\s)?answer\W{0,9}$"
     r"|答案\s*[】\]]?\s*(?:应该|应当|应|就)?\s*(?:选择|选|是|为)?",
     re.IGNORECASE | re.MULTILINE,
 )
 AFTER_VERB = re.compile(r"[*_\s]*[:：]?[*_\s]*")
-BOLD = re.compile(r"\*\*(?!\s)([^*]+?)(?<!\s)\*\*|__(?!\s)([^_]+?)(?<!\s)__")
-FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^$\\\n])+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+BOLD = re.compile(r"\*\*(?!\s)([^*]{1,500}?)(?<!\s)\*\*|__(?!\s)([^_]{1,500}?)(?<!\s)__")
+FORMULA = re.compile(
+    r"\$\$(.{1,2000}?)\$\$|(?<!\\)\$((?:\\.|[^$\\\n])+)\$(?!\d)|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]",
+    re.DOTALL,
+)
 SENTENCE_END = re.compile(r"\n|[。；]|[.!?;](?=\s|$)")
 
 
@@ -37,36 +44,26 @@ def last_boxes(text: str) -> list[str]:
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:
-    found = []
-    for opening in BOX.finditer(text):
-        content, end = _braced(text, opening.end())
-        if content is not None and content.strip():
-            found.append((opening.start(), end, content.strip()))
-    return found
-
-
-def _braced(text: str, start: int) -> tuple[str | None, int]:
-    """What the brace that opens at `start` encloses, or the bare token there; None when it never closes."""
-    if text[start : start + 1] != "{":
-        bare = re.match(r"[^\s$\\{}]+", text[start : start + 60])
-        return (bare[0].rstrip(".,;:!?"), start + bare.end()) if bare else (None, start)
-    depth, at = 0, start
-    while at < len(text):
-        if text[at] == "\\":
-            at += 2
-            continue
-        depth += (text[at] == "{") - (text[at] == "}")
-        at += 1
-        if depth == 0:
-            return text[start + 1 : at - 1], at
-    return None, start
+    """(start, end, content) of the closed boxes, in one pass over the text."""
+    found, opened = [], []  # of an open brace: where its box starts and its content, or None
+    for part in BRACES.finditer(text):
+        if part["bare"]:
+            found.append((part.start(), part.end(), part["bare"].rstrip(".,;:!?")))
+        elif part["box"]:
+            opened.append((part.start(), part.end()))
+        elif part["open"]:
+            opened.append(None)
+        elif part["close"] and opened and (box := opened.pop()):
+            found.append((box[0], part.end(), text[box[1] : part.start()].strip()))
+    return sorted(box for box in found if box[2])
 
 
 def stated(text: str, pattern: re.Pattern = ANSWER) -> list[str]:
     """What follows each "the answer is", "Answer:", "答案：" up to the end of its line, in order."""
     found = []
     for phrase in pattern.finditer(text):
-        rest = text[AFTER_VERB.match(text, phrase.end()).end() :].partition("\n")[0].strip()
+        start = AFTER_VERB.match(text, phrase.end()).end()
+        rest = text[start : start + REACH].partition("\n")[0].strip()
         if rest and not re.match(r"(?:not|unclear|unknown)\b", rest, re.IGNORECASE):
             found.append(rest)
     return found
@@ -90,6 +87,6 @@ def formulas(text: str) -> list[str]:
 
 
 def lines(text: str) -> list[str]:
-    """The lines that say something, without markdown marks around them."""
-    stripped = (line.strip().strip("*_`#> \t").strip() for line in text.splitlines())
+    """The lines that say something, without markdown marks around them; of a very long one its end."""
+    stripped = (line[-REACH:].strip().strip("*_`#> \t").strip() for line in text.splitlines())
     return [line for line in stripped if line and not set(line) <= set("-=")]

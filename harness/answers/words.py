@@ -7,24 +7,27 @@ from collections.abc import Sequence
 
 from harness.answers import statements
 
+STATED = re.compile(
+    statements.ANSWER.pattern + rf"|\b(?:decision|conclusion|verdict)\b{statements.VERB}", re.I | re.M
+)
 ENDS = r"(?=\s*(?:[.,:;!?)\]}*\"'—–]|-\s|$|\n)|\s+(?:because|since|as|given|based)\b)"
 
 
 def one_of(text: str, words: Sequence[str] = ("yes", "no", "maybe")) -> str | None:
     """Which of `words` the response gives as its answer; None when it gives none.
 
-    The last `\\boxed{}`, the last "the answer is yes", a word in bold, a last line that is one of the words,
+    The last `\\boxed{}`, the last "the answer is yes", a word in bold, the end of the last line ("So, no."),
     or a first line that begins with one ("No, ..."; "No evidence ..." is no answer).
     """
     start = re.compile(
-        rf"\W*(?:text|textbf|mathrm)?\W*({'|'.join(map(re.escape, words))}){ENDS}", re.IGNORECASE
+        rf"\W{{0,9}}(?:text|textbf|mathrm)?\W{{0,9}}({'|'.join(map(re.escape, words))}){ENDS}", re.IGNORECASE
     )
     closing = statements.lines(text)
     places = [
         *reversed(statements.boxes(text)[-1:]),
-        *reversed(statements.stated(text)),
+        *reversed(statements.stated(text, STATED)),
         *reversed([part for part in statements.bold(text) if len(part.split()) == 1]),
-        *(line for line in closing[-1:] if len(line.split()) == 1),
+        *(re.split(r"[,:]", line)[-1] for line in closing[-1:]),
         *closing[:1],
     ]
     for place in places:

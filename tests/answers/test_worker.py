@@ -30,7 +30,7 @@ UNPARSABLE = [
     "__import__('os').system('true')",
     "\\input{/etc/passwd}",
     "]\n[",
-    "x" * 900,
+    "x" * 100,
 ]
 
 
