@@ -33,12 +33,15 @@ def fit(
     count: int,
 ) -> int:
     """As `harness.train.lora.fit`, by `count` processes, none of which outlives this one for long."""
+    from harness.train import loop
+
     job = {
         "base": str(base),
         "train": train.model_dump(mode="json"),
         "targets": list(targets),
         "samples": samples,
         "owner": os.getpid(),
+        "checkpoints": [loop.SECONDS, loop.TIMES],
     }
     (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
     (folder / ERROR).unlink(missing_ok=True)
@@ -84,7 +87,8 @@ def _told(line: bytes) -> dict[str, Any] | None:
 def _failure(folder: Path, code: int) -> Exception:
     if (folder / ERROR).is_file():
         return HarnessError(*json.loads((folder / ERROR).read_text("utf-8")))
-    tail = (folder / LOG).read_text("utf-8", errors="replace").strip().splitlines()[-15:]
+    lines = (folder / LOG).read_text("utf-8", errors="replace").strip().splitlines()
+    tail = ([line for line in lines if line.startswith("[rank")] or lines)[-15:]
     return RuntimeError(f"the processes of a training ended with {code}: " + "\n".join(tail))
 
 
@@ -102,6 +106,7 @@ def main(folder: Path) -> None:
     with (folder / ".writer").open("w") as lock:
         if first:  # the first of an earlier start may take a moment to notice that its owner is gone
             fcntl.flock(lock, fcntl.LOCK_EX)
+        loop.SECONDS, loop.TIMES = job["checkpoints"]
         train = Train.model_validate(job["train"])
         samples = [Sample(*sample) for sample in job["samples"]]
         resumed = loop.steps_done(folder)
@@ -117,7 +122,6 @@ def main(folder: Path) -> None:
                 (folder / ERROR).write_text(json.dumps([error.message, error.hint]), encoding="utf-8")
             raise
         group.end_training()
-    torch.distributed.destroy_process_group()
 
 
 def _end_with(owner: int) -> None:
