@@ -46,7 +46,7 @@ COLUMNS = {
     "pubmedqa": ("pubmedqa", "accuracy", 0.01),
     "medqa": ("medqa", "accuracy", 0.01),
     "convfinqa": ("convfinqa", "accuracy", 0.01),
-    "openfindata": ("openfindata", "accuracy", 0.01),
+    "openfindata": ("openfindata", "macro", 0.01),
     "word_perplexity": ("lm_eval:wikitext", "word_perplexity", 1.0),
 }
 
