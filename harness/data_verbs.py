@@ -81,7 +81,7 @@ def _wanted(files: Sequence[TaskFile]) -> Iterator[Wanted]:
     """What these tasks read, each once."""
     seen: list[Source] = []
     for file in files:
-        made = [Wanted(file.name, file.source, file._dataset())] if file.source else []
+        made = [Wanted(file.name, file.source, file.dataset())] if file.source else []
         if file.name.startswith(PREFIX):
             made = [Wanted(file.name, repository(name)) for name in datasets_of(file)]
         for one in made:
@@ -96,7 +96,7 @@ def _state(one: Wanted) -> dict[str, Any]:
         "task": one.task,
         "benchmark": source.benchmark,
         "at": source.place,
-        "revision": source.revision,
+        "revision": source.commit,
         "folder": str(source.folder),
         "fetched": sorted({str(e["revision"]) for e in fetched(source.folder).values() if e.get("revision")}),
         "state": "here",

@@ -143,7 +143,7 @@ def _training(family: Family) -> Iterator[Lack]:
             yield from _data("training data", expert.train.data, role, family.folder)
             continue
         owner, repository, path, commit = found.groups()
-        source = Source(repository, {"train": [path]}, github=f"{owner}/{repository}", revision=commit)
+        source = Source(repository, {"train": [path]}, github=f"{owner}/{repository}", commit=commit)
         how = f"put a clone of github.com/{owner}/{repository} at {source.folder}"
         yield from _source("training data", source, path, role, how)
 
@@ -174,7 +174,7 @@ def _source(kind: str, source: Source, name: str, use: str, how: str) -> Iterato
             return
         if not source.address:
             why = "no local copy, and no public address"
-        elif not source.revision:
+        elif not source.commit:
             why = "no local copy, and it is not pinned, so a run does not fetch it"
         elif source.hub:
             published(source)

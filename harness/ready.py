@@ -25,7 +25,7 @@ def check(plan: Plan, show: Callable[[str], None] = lambda what: None) -> None:
         raise missing[0]
     if missing:
         facts = "; ".join(error.message for error in missing)
-        hints = "; ".join(dict.fromkeys(error.hint for error in missing if error.hint))
+        hints = "; ".join(dict.fromkeys(h for error in missing for h in error.hint.split("; ") if h))
         raise HarnessError(f"{len(missing)} things are missing: {facts}", hints)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any
 
+from harness.errors import HarnessError
+
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 TOLD = ("unparsed", "unfinished")  # metrics that say how a response went, not how good it is
 
@@ -160,6 +162,17 @@ def generated(*splits: str) -> Callable[[Callable[[str], list[dict]]], Callable[
     return wrap
 
 
+def _dataset(rows: list[dict], name: str) -> Any:
+    import pyarrow as pa
+    from datasets import Dataset
+
+    try:
+        return Dataset.from_list(rows)
+    except pa.ArrowException as error:
+        fact = f"a field of `{name}` has different types in different rows: {error}"
+        raise HarnessError(fact, "make the task's rows alike: one type to a field") from error
+
+
 def benchmark(function: Callable[..., Any] | None = None, *, whole: bool = False) -> Callable[..., Any]:
     """Turn a function of one official row into lm-eval's `custom_dataset`, for data that is fetched.
 
@@ -171,12 +184,11 @@ def benchmark(function: Callable[..., Any] | None = None, *, whole: bool = False
 
     def wrap(row: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
         def custom_dataset(**given: Any) -> dict[str, Any]:
-            from datasets import Dataset
-
             from harness.data import Source, load
 
             source = Source.of(given)
-            return {split: Dataset.from_list(load(source, split, row, whole)) for split in source.files}
+            rows = {split: load(source, split, row, whole) for split in source.files}
+            return {split: _dataset(found, source.benchmark) for split, found in rows.items()}
 
         custom_dataset.row = row  # type: ignore[attr-defined]
         custom_dataset.whole = whole  # type: ignore[attr-defined]

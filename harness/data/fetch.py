@@ -42,11 +42,11 @@ def fetch(source: Source) -> Fetched:
     pinned revision that is here.
     """
     with _disk(source):
-        if here := _here(source, source.revision):
+        if here := _here(source, source.commit):
             return here
         _allowed(source)
         with _alone(source) as stage:
-            return _here(source, source.revision) or _fetched(source, stage)
+            return _here(source, source.commit) or _fetched(source, stage)
 
 
 def _here(source: Source, revision: str | None) -> Fetched | None:

@@ -26,7 +26,7 @@ def identity(source: Source) -> dict[str, Any]:
     known = _cache()
     fresh: dict[str, list] = {}
     told: dict[str, Any] = {}
-    published = {"at": source.place, "revision": source.revision}
+    published = {"at": source.place, "revision": source.commit}
     for split in source.files:
         paths = local_files(source, split)
         found = {str(path.relative_to(source.folder)): _hash(path, known, fresh) for path in paths}
@@ -38,8 +38,8 @@ def identity(source: Source) -> dict[str, Any]:
 
 def _as_pinned(source: Source, found: dict[str, str]) -> bool:
     kept = fetched(source.folder)
-    pinned = {"from": source.place, "revision": source.revision}
-    return bool(source.revision) and all(
+    pinned = {"from": source.place, "revision": source.commit}
+    return bool(source.commit) and all(
         kept.get(name) == {"sha256": value, **pinned} for name, value in found.items()
     )
 

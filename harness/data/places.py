@@ -50,10 +50,10 @@ class Place(Protocol):
 def place_of(source: Source, stage: Path) -> Place:
     """The place of a source that has an address."""
     if source.hub:
-        return Hub(source.hub, source.revision)
+        return Hub(source.hub, source.commit)
     if source.github:
-        return GitHub(source.github, source.revision)
-    return Url(source.url or "", source.revision, stage)
+        return GitHub(source.github, source.commit)
+    return Url(source.url or "", source.commit, stage)
 
 
 class Hub:

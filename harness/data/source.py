@@ -26,7 +26,7 @@ class Source:
     that folder in which the official layouts keep it; the first that exists is read (`*` stands for any
     text but `/`; all matches are read, in order of name). `fields` must be in every row, `id` is unique.
     Elsewhere the data is at `hub` (a data set, with its `config`), `github` (owner/repo), or `url` (one file,
-    or a zip that holds them), at `revision`; null where it is not pinned. `hint` says how to obtain what has
+    or a zip that holds them), at `commit`; null where it is not pinned. `hint` says how to obtain what has
     no address or needs a login.
     """
 
@@ -36,7 +36,7 @@ class Source:
     config: str | None = None
     github: str | None = None
     url: str | None = None
-    revision: str | None = None
+    commit: str | None = None
     fields: tuple[str, ...] = ()
     id: str | tuple[str, ...] | None = None
     rows: dict[str, int] = field(default_factory=dict)
@@ -82,8 +82,8 @@ class Source:
     @property
     def address(self) -> str:
         """`place`, and the revision where it is pinned."""
-        pinned = self.place and self.revision and self.revision not in self.place
-        return self.place + (f" @ {self.revision[:12]}" if pinned else "")
+        pinned = self.place and self.commit and self.commit not in self.place
+        return self.place + (f" @ {self.commit[:12]}" if pinned else "")
 
 
 def repository(dataset: str) -> Source:

@@ -12,7 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from harness.data.source import home
+from harness import hub
+from harness.data.fetch import published
+from harness.data.source import local_files, repository
 from harness.errors import HarnessError, nearest
 from harness.evaluate.task_file import Column, TaskFile
 from harness.evaluate.task_yaml import read
@@ -55,16 +57,13 @@ def lm_eval_task(name: str) -> TaskFile:
     header = {"title": title, "group": group, "paper": "see lm-eval", "licence": "see lm-eval",
               "revision": f"{where} @ {revision}" if revision else f"{where}, not pinned",
               "profile": "lm_eval", "chat_template": False}  # fmt: skip
-    identity = {
-        **config,
-        "metadata": {"lm_eval": version("lm_eval"), "members": [m.prompt_hash for m in members]},
-    }
-    return TaskFile(PREFIX + name, path, header, columns, identity, None, members)
+    config = {**config, "metadata": {"lm_eval": version("lm_eval")}}
+    return TaskFile(PREFIX + name, path, header, columns, config, None, members)
 
 
 def local_folder(dataset: str) -> Path:
     """Where a local copy of a hub data set lies that lm-eval's own tasks read."""
-    return home() / ("hub--" + dataset.replace("/", "--"))
+    return repository(dataset).folder
 
 
 def datasets_of(file: TaskFile) -> list[str]:
@@ -81,8 +80,12 @@ def local_data(file: TaskFile) -> Iterator[None]:
     real = datasets.load_dataset
 
     def load_dataset(path: str, *args: Any, **given: Any) -> Any:
-        folder = local_folder(path)
-        return real(str(folder) if folder.is_dir() else path, *args, **given)
+        source = repository(path)
+        if local_files(source, "all"):
+            return real(str(source.folder), *args, **given)
+        if not hub.offline():
+            published(source)  # says in seconds that it cannot be reached; the loader tries for half a minute
+        return real(path, *args, **given)
 
     datasets.load_dataset = load_dataset
     try:
@@ -91,14 +94,12 @@ def local_data(file: TaskFile) -> Iterator[None]:
         datasets.load_dataset = real
 
 
-def build_hint(file: TaskFile) -> str:
-    """What to do about a task that cannot be built."""
+def own_hint(file: TaskFile) -> str:
+    """What to do where a task of lm-eval's own cannot be built; "" for a task that is not."""
     if not file.name.startswith(PREFIX):
-        return f"mend {file.path}"
+        return ""
     where = ", ".join(str(local_folder(name)) for name in datasets_of(file))
-    return (
-        f"its data comes from the hub; `harness data fetch {file.name}` where there is network fills {where}"
-    )
+    return f"its data is the hub's; `harness data fetch {file.name}` where there is network fills {where}"
 
 
 def _members(config: dict[str, Any], path: Path) -> Iterator[TaskFile]:

@@ -25,7 +25,7 @@ from harness.evaluate import EvalRequest
 from harness.evaluate.decoding import decoding
 from harness.evaluate.engine import Engine
 from harness.evaluate.lm import StoredLM
-from harness.evaluate.lm_eval_tasks import build_hint, local_data
+from harness.evaluate.lm_eval_tasks import local_data, own_hint
 from harness.evaluate.results import metrics, rates, sample_rows, write_samples
 from harness.evaluate.store import ResponseStore
 from harness.evaluate.task_file import TaskFile
@@ -154,12 +154,12 @@ def build(file: TaskFile, split: str) -> dict[str, tuple[ConfigurableTask, dict 
             )
             wanted = list(files) if file.members else [str(file.path)]
             loaded = manager.load(wanted)["tasks"]
-    except HarnessError:
-        raise
+    except HarnessError as error:
+        raise HarnessError(error.message, own_hint(file) or error.hint) from error
     except Exception as error:  # a task's YAML and Python are its author's; lm-eval raises all kinds
         reason = next(iter(str(error).strip().splitlines()), "")
         fact = f"task `{file.name}` cannot be built: {type(error).__name__}: {reason}"
-        raise HarnessError(fact, build_hint(file)) from error
+        raise HarnessError(fact, own_hint(file) or f"mend {file.path}") from error
     return {name: _prepared(part, loaded[name], split) for name, part in files.items()}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.data import Source
 from harness.data.identity import identity
+from harness.data.source import repository
 from harness.errors import HarnessError, nearest
 from harness.evaluate.judged import JudgeFile, judge_of
 from harness.evaluate.syntax import load_module, source
@@ -78,7 +79,7 @@ class TaskFile:
     @cached_property
     def source(self) -> Source | None:
         """Where fetched data comes from; None for data that is generated, or that lm-eval loads itself."""
-        made = self._dataset()
+        made = self.dataset()
         return (
             None
             if made is None or not hasattr(made, "row")
@@ -88,7 +89,7 @@ class TaskFile:
     def load(self) -> None:
         """Read the data once, so that what is missing or malformed is known before any work."""
         if self.source is not None:
-            self._dataset()(**self.config["dataset_kwargs"])
+            self.dataset()(**self.config["dataset_kwargs"])
 
     @property
     def uses_generation(self) -> bool:
@@ -102,7 +103,8 @@ class TaskFile:
         asked = {key: self._spell(value) for key, value in self.config.items() if key not in NAMES | SCORING}
         metadata = self.config.get("metadata") or {}
         extra = {key: value for key, value in metadata.items() if key not in ("harness", "version")}
-        return digest({"asked": asked, "metadata": extra, "data": self._data()})
+        parts = {"members": [m.prompt_hash for m in self.members]} if self.members else {"data": self._data()}
+        return digest({"asked": asked, "metadata": extra, **parts})
 
     @cached_property
     def score_hash(self) -> str:
@@ -133,12 +135,15 @@ class TaskFile:
         # Data that the project generates has no revision: its content is its identity.
         if self.source is not None:
             return identity(self.source)
-        made = self._dataset()
+        made = self.dataset()
+        if made is None and isinstance(self.config.get("dataset_path"), str):
+            return identity(repository(self.config["dataset_path"]))
         if made is None or not hasattr(made, "rows"):
-            return {}  # fetched by lm-eval: reference and revision are in the YAML
+            return {}  # lm-eval's own way to data: what is known of it is in the YAML
         return {split: digest(made.rows(split)) for split in made.splits}
 
-    def _dataset(self) -> Any:
+    def dataset(self) -> Any:
+        """The function that gives lm-eval the data; None where lm-eval loads it itself."""
         made = self.config.get("custom_dataset")
         if not isinstance(made, Function):
             return None

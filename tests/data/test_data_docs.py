@@ -25,7 +25,7 @@ def table():
         )
         rows = ", ".join(f"{count}" for count in source.rows.values()) or "–"
         place = source.address.removeprefix("https://") or "no public address"
-        place += "" if source.revision or not source.address else ", not pinned"
+        place += "" if source.commit or not source.address else ", not pinned"
         lines.append(f"| {path.stem} | `{source.benchmark}` | {files} | {rows} | {place} |")
     return "\n".join(lines) + "\n\n"
 

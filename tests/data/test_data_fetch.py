@@ -72,7 +72,7 @@ def test_a_hub_data_set_is_fetched_once_with_its_commit(online, copy):
     assert fetch(hub()).how == "already here"
     assert online.asked == ["GET /api/datasets/org/good"], "an unpinned one is asked for its commit"
     online.asked.clear()
-    assert fetch(hub(revision=COMMIT)).how == "already here" and not online.asked
+    assert fetch(hub(commit=COMMIT)).how == "already here" and not online.asked
 
 
 def test_the_first_layout_that_is_published_is_fetched(online, copy):
@@ -84,11 +84,11 @@ def test_a_pinned_revision_is_fetched_by_a_run_and_an_unpinned_one_is_not(online
     online.files = {("org/good", "test.jsonl"): jsonl(ROWS)}
     error = refusal(hub(), lambda source: load(source, "test", same))
     assert "not pinned" in error.message and "`harness data fetch sums`" in error.hint and not online.asked
-    before = identity(hub(revision=COMMIT))
-    assert len(load(hub(revision=COMMIT), "test", same)) == 40
-    assert identity(hub(revision=COMMIT)) == before, "so that results are found again"
+    before = identity(hub(commit=COMMIT))
+    assert len(load(hub(commit=COMMIT), "test", same)) == 40
+    assert identity(hub(commit=COMMIT)) == before, "so that results are found again"
     (copy / "sums" / "test.jsonl").write_bytes(jsonl(ROWS[1:]))
-    assert identity(hub(revision=COMMIT)) != before and changed(hub(), "test")
+    assert identity(hub(commit=COMMIT)) != before and changed(hub(), "test")
 
 
 def test_another_revision_replaces_what_was_fetched(online, copy):
@@ -104,7 +104,7 @@ def test_a_changed_file_is_fetched_anew(online, copy):
     online.files = {("org/good", "test.jsonl"): jsonl(ROWS)}
     fetch(hub())
     (copy / "sums" / "test.jsonl").write_text("mine")
-    assert changed(hub(), "test") and fetch(hub(revision=COMMIT)).how == "fetched"
+    assert changed(hub(), "test") and fetch(hub(commit=COMMIT)).how == "fetched"
     assert not changed(hub(), "test") and len(load(hub(), "test", same)) == 40
 
 
@@ -113,7 +113,7 @@ def test_what_was_laid_there_by_hand_is_left_alone(online, copy):
     (copy / "sums" / "test.jsonl").write_bytes(jsonl(ROWS[:2]))
     online.files = {("org/good", "test.jsonl"): jsonl(ROWS)}
     assert fetch(hub()).how == "laid there by hand" and not online.asked
-    assert len(load(hub(revision=COMMIT), "test", same)) == 2 and not online.asked
+    assert len(load(hub(commit=COMMIT), "test", same)) == 2 and not online.asked
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_what_was_laid_there_by_hand_is_left_alone(online, copy):
         (hub("locked-org/good"), "access must be granted"),
         (hub("org/forbidden"), "HTTP 403"),
         (hub("org/broken"), "HTTP 500"),
-        (hub(revision=OTHER), "no such revision"),
+        (hub(commit=OTHER), "no such revision"),
         (hub(files={"test": ["other.jsonl"]}), "it has no other.jsonl"),
     ],
     ids=["404", "401", "gated file", "403", "500", "revision", "no file"],
@@ -157,7 +157,7 @@ def test_a_place_that_cannot_be_reached(online, copy, monkeypatch):
     monkeypatch.setenv("HARNESS_GITHUB_RAW", nowhere)
     assert "cannot be reached" in refusal(hub()).message
     assert "cannot be reached" in refusal(hub(), published).message
-    github = Source("code", {"test": ["a.jsonl"]}, github="o/r", revision=COMMIT)
+    github = Source("code", {"test": ["a.jsonl"]}, github="o/r", commit=COMMIT)
     assert "cannot be reached" in refusal(github).message
     assert (
         "cannot be reached" in refusal(Source("web", {"test": ["a.jsonl"]}, url=f"{nowhere}/a.jsonl")).message
@@ -167,13 +167,13 @@ def test_a_place_that_cannot_be_reached(online, copy, monkeypatch):
 def test_whether_it_is_published_is_asked_without_a_download(online, copy):
     files = {"test": ["a.jsonl", "test.jsonl"]}
     online.files = {(repo, "test.jsonl"): jsonl(ROWS) for repo in ("org/good", "o/r", "web/web")}
-    code = Source("code", files, github="o/r", revision=COMMIT)
+    code = Source("code", files, github="o/r", commit=COMMIT)
     web = Source("web", files, url=f"{online.url}/test.jsonl")
     for source in (hub(), code, web):
         published(source)
     assert not [line for line in online.asked if line.startswith("GET") and line.endswith(".jsonl")]
     assert not copy.exists()
-    for source in (hub("org/gone"), Source("c", files, github="o/gone", revision=COMMIT)):
+    for source in (hub("org/gone"), Source("c", files, github="o/gone", commit=COMMIT)):
         refusal(source, published)
     assert "it is not there" in refusal(Source("w", files, url=f"{online.url}/no.jsonl"), published).message
     assert "has no b.jsonl" in refusal(hub(files={"test": "b.jsonl"}), published).message
@@ -181,7 +181,7 @@ def test_whether_it_is_published_is_asked_without_a_download(online, copy):
 
 def test_offline_touches_no_network_and_no_disk(online, copy, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for source in (hub(), hub(revision=COMMIT), Source("web", {"test": ["a.jsonl"]}, url=f"{online.url}/a")):
+    for source in (hub(), hub(commit=COMMIT), Source("web", {"test": ["a.jsonl"]}, url=f"{online.url}/a")):
         assert "HF_HUB_OFFLINE is set" in refusal(source).message
     assert not online.asked and not copy.exists()
 
@@ -190,7 +190,7 @@ def test_a_cut_connection_is_no_complete_file(online, copy, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the hub client's own tries
     online.files = {(repo, "test.jsonl"): jsonl(ROWS) for repo in ("org/good", "o/r", "web/web")}
     online.faults, files = {"test.jsonl": "cut"}, {"test": ["test.jsonl"]}
-    code = Source("code", files, github="o/r", revision=COMMIT)
+    code = Source("code", files, github="o/r", commit=COMMIT)
     for source in (hub(), code, Source("web", files, url=f"{online.url}/test.jsonl")):
         assert "the connection was cut" in refusal(source).message
     online.faults.clear()
@@ -261,14 +261,14 @@ def test_two_fetches_at_once_are_one(online, copy):
 
     online.files = {("org/good", "test.jsonl"): jsonl(ROWS)}
     with ThreadPoolExecutor(2) as pool:
-        told = sorted(pool.map(lambda _: fetch(hub(revision=COMMIT)).how, range(2)))
+        told = sorted(pool.map(lambda _: fetch(hub(commit=COMMIT)).how, range(2)))
     assert told == ["already here", "fetched"]
     assert sum(line.startswith("GET /datasets") for line in online.asked) == 1
 
 
 def test_a_repository_by_name_and_by_pattern(online, copy):
     online.files = {("o/r", f"data/{name}.json"): b'[{"a": 1}]' for name in ("one", "two")}
-    named = Source("code", {"test": ["absent.json", "data/one.json"]}, github="o/r", revision=COMMIT)
+    named = Source("code", {"test": ["absent.json", "data/one.json"]}, github="o/r", commit=COMMIT)
     assert [path.name for path in fetch(named).files] == ["one.json"]
     assert not any("api.github" in line for line in online.asked), "a pinned file needs no listing"
     every = Source("all", {"test": ["data/*.json"]}, github="o/r")
@@ -351,7 +351,7 @@ def test_a_linked_folder_is_filled_through_the_link(online, copy, tmp_path):
 
 def test_gz_survives_a_fetch_as_it_is(online, copy):
     online.files = {("o/r", "data/a.jsonl.gz"): gzip.compress(jsonl(ROWS))}
-    source = Source("code", {"test": ["data/a.jsonl.gz"]}, github="o/r", revision=COMMIT)
+    source = Source("code", {"test": ["data/a.jsonl.gz"]}, github="o/r", commit=COMMIT)
     assert len(load(source, "test", same)) == 40
 
 

@@ -182,7 +182,7 @@ def test_a_home_without_data(copy, kind):
         copy.write_text("")
     elif kind == "empty":
         copy.mkdir()
-    source = Source("sums", {"test": ["test.jsonl", "main/*.jsonl"]}, hub="org/sums", revision="a" * 40)
+    source = Source("sums", {"test": ["test.jsonl", "main/*.jsonl"]}, hub="org/sums", commit="a" * 40)
     assert identity(source)["test"] == {"at": "org/sums", "revision": "a" * 40}
     with pytest.raises(HarnessError) as error:
         load(source, "test", lambda row: row)

@@ -250,7 +250,7 @@ def test_the_real_gsm8k_loads(copy):
     (copy / "gsm8k").mkdir(parents=True)
     (copy / "gsm8k" / "test.jsonl").symlink_to(SHARED / "gsm8k" / "test_first300.jsonl")
     (task,) = tasks.named(["gsm8k"])
-    made = load(task.source, "test", task._dataset().row)
+    made = load(task.source, "test", task.dataset().row)
     assert len(made) == 300 and all(row["question"] and row["answer"] for row in made)
 
 

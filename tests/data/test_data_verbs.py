@@ -25,7 +25,7 @@ custom_dataset: !function {name}.rows
 dataset_kwargs:
   benchmark: {benchmark}
   {place}
-  revision: {revision}
+  commit: {revision}
   files: {{test: [test.jsonl, main/test.jsonl]}}
   fields: [question, answer]
   id: question
