@@ -213,7 +213,7 @@ def _judge(step: Any) -> Lock:
 def _benchmark(task: TaskFile) -> Lock:
     source = task.source
     here = all(local_files(source, split) for split in source.files)
-    return {"at": source.place or None, "revision": source.revision,
+    return {"at": source.place or None, "revision": source.commit,
             "sha256": digest(identity(source)) if here else None}  # fmt: skip
 
 

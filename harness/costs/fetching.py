@@ -85,7 +85,7 @@ def _published(source: Source) -> int | None:
     """Bytes of the files that the task reads, where the hub says."""
     if not source.hub:
         return None
-    ref = f"{source.hub}@{source.revision}" if source.revision else source.hub
+    ref = f"{source.hub}@{source.commit}" if source.commit else source.hub
     told = hub.look(ref, "dataset")
     if not told.known:
         return None
