@@ -148,7 +148,7 @@ def _replaced(family: Family, models: dict[str, str]) -> Any:
 
 
 def _step(family: Family, store: Store, role: str, train: Train) -> Step:
-    with _of(role):
+    with named(role):
         path = family.model_copy(update={"base": train.base}).model_path("base")
         base = sources.resolve_one(
             path, lambda: family.model_path("base"), store.root / "converted", store.fingerprints
@@ -157,7 +157,7 @@ def _step(family: Family, store: Store, role: str, train: Train) -> Step:
 
 
 @contextlib.contextmanager
-def _of(role: str) -> Iterator[None]:
+def named(role: str) -> Iterator[None]:
     """Errors of a training say which expert it is of."""
     try:
         yield

@@ -22,7 +22,7 @@ from harness.errors import HarnessError, nearest
 from harness.measure import Meter
 from harness.store import digest, write_text
 from harness.train import copies, lora
-from harness.train.experts import Screen, Step
+from harness.train.experts import Screen, Step, named
 from harness.train.loop import STATE
 from harness.train.samples import Encoded, encode
 from harness.train.work import CURVE
@@ -71,10 +71,8 @@ class Making:
 
     @cached_property
     def encoded(self) -> Encoded:
-        try:
+        with named(self.step.role):
             return encode(self.step.rows, self.train, self.step.base.path)
-        except HarnessError as error:
-            raise self._error(error.message, error.hint) from error
 
     @cached_property
     def targets(self) -> list[str]:
@@ -119,7 +117,8 @@ class Making:
     def _fit(self, progress: Any) -> int:
         given = (self.step.base.path, self.train, self.targets, self.encoded.samples, self.training, progress)
         count = self.processes
-        found_done = copies.fit(*given, count) if count > 1 else lora.fit(*given)
+        with named(self.step.role):
+            found_done = copies.fit(*given, count) if count > 1 else lora.fit(*given)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -69,7 +69,7 @@ def _read(train: Train, folder: Path) -> Iterable[Any]:
 
 def _github(owner: str, repository: str, path: str, commit: str) -> list[Any]:
     """A file of a repository, from `$HARNESS_DATA/REPOSITORY/PATH` (a clone will do), else fetched there."""
-    source = Source(repository, {"train": [path]}, github=f"{owner}/{repository}", revision=commit)
+    source = Source(repository, {"train": [path]}, github=f"{owner}/{repository}", commit=commit)
     try:
         return load_source(source, "train", lambda row: row)
     except HarnessError as error:
