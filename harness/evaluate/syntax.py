@@ -9,10 +9,14 @@ import ast
 import hashlib
 import importlib.util
 import sys
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
+import harness
 from harness.errors import HarnessError, nearest
+from harness.recipe import code_hash
+from harness.store import digest
 
 
 def source(folder: Path, reference: str, origin: Path) -> str:
@@ -39,7 +43,23 @@ def source(folder: Path, reference: str, origin: Path) -> str:
             used[current] = defines[current]
             wanted += [node.id for node in ast.walk(defines[current]) if isinstance(node, ast.Name)]
     kept = [statement for statement in body if any(statement is part for part in used.values())]
-    return "\n".join(ast.unparse(_without_docstrings(statement)) for statement in kept)
+    text = [ast.unparse(_without_docstrings(statement)) for statement in kept]
+    return "\n".join(text + [f"# {room}: {_hash(room)}" for room in sorted(_rooms(kept))])
+
+
+def _rooms(kept: list[ast.stmt]) -> set[str]:
+    """Our rooms that a scorer imports from (`harness.answers`): what they do is part of what it does. Data
+    that a program makes (`harness.families`) is told by its rows instead."""
+    froms = {node.module or "" for node in kept if isinstance(node, ast.ImportFrom)}
+    return {".".join(m.split(".")[:2]) for m in froms if m.startswith("harness.")} - {"harness.families"}
+
+
+@lru_cache
+def _hash(room: str) -> str:
+    """Hash of a room's syntax trees."""
+    at = Path(harness.__file__).parent / room.partition(".")[2]
+    files = sorted(at.rglob("*.py")) if at.is_dir() else [at.with_suffix(".py")]
+    return digest({str(file.relative_to(at.parent)): code_hash(file) for file in files})
 
 
 def _binds(statement: ast.stmt) -> list[str]:

@@ -206,3 +206,18 @@ def test_reading_tasks_is_light():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=TASKS.parent)
+
+
+def test_what_a_scorer_uses_of_ours_is_part_of_its_hash(monkeypatch):
+    """A change in how answers are read re-scores what is stored."""
+    from harness.evaluate import syntax
+    from harness.registry import BUILT_IN
+
+    path = BUILT_IN / "tasks" / "gsm8k.yaml"
+    text = syntax.source(path.parent, "gsm8k.score", path)
+    assert f"# harness.answers: {syntax._hash('harness.answers')}" in text
+    assert "# harness" not in syntax.source(path.parent, "tiny_chain.chains", path)
+    before = load_task(path).score_hash
+    monkeypatch.setattr(syntax, "_hash", lambda room: "another")
+    assert load_task(path).score_hash != before
+    assert load_task(path).prompt_hash == load_task(path).prompt_hash
