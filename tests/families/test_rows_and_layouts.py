@@ -58,7 +58,15 @@ def test_a_llama_family_with_grouped_queries_runs_whole(copied, data, workdir, c
     path = write(folder, extends="llama8b-safety", rows={"released merge": "./released"})
     assert run("compare", "--family", str(path), "--limit", "3") == 0
     found = {row["row"] for row in table(Path("results/mine"))}
-    assert found >= {"base", "reasoning", "safety", "released merge", "ReasonAny (official)", "LED", "TIES"}
+    assert found >= {
+        "base",
+        "reasoning",
+        "safety",
+        "released merge",
+        "ReasonAny (official)",
+        "LED-Merging",
+        "TIES",
+    }
     told = (Path("results/mine/report/table.md")).read_text()
     assert "asked in plain text, for want of a chat template: base" in told
     compat = json.loads(Path("results/mine/compat.json").read_text())
@@ -141,7 +149,7 @@ def test_an_existing_checkpoint_is_measured_and_never_bold(tiny, workdir, capsys
     tiny({"their merge": "./released"})
     assert run("compare", "--family", "./mine.yaml", "--limit", "10") == 0
     found = table(Path("results/mine"))
-    value = {row["row"]: float(row["value"]) for row in found if row["metric"] == "refusal"}
+    value = {row["row"]: float(row["value"]) for row in found if row["metric"] == "refused"}
     assert value["their merge"] == value["safety"] > value["base"]
     told = Path("results/mine/report/table.md").read_text()
     assert "**" not in next(line for line in told.splitlines() if "their merge" in line)
