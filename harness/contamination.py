@@ -162,7 +162,7 @@ def _text(row: dict[str, str]) -> str:
 
 def _items(task: TaskFile, split: str) -> list[dict[str, Any]] | None:
     """The task's rows as they are here; None for data that is not here, or that lm-eval loads itself."""
-    made = task._dataset()
+    made = task.dataset()
     if made is None:
         return None
     if hasattr(made, "rows"):

@@ -184,7 +184,7 @@ def _items(step: EvalStep, unknown: list[str]) -> int:
     found = None
     if task.source is not None:
         found = task.source.rows.get(task.split(split))
-    elif (made := task._dataset()) is not None and hasattr(made, "rows"):
+    elif (made := task.dataset()) is not None and hasattr(made, "rows"):
         found = len(made.rows(task.split(split)))
     if found is None and (step.recipe.limit is None or step.recipe.limit > UNKNOWN):
         unknown.append(f"the rows of `{task.name}` (counted as {UNKNOWN})")

@@ -87,14 +87,16 @@ def drafted(
     """The draft of a family's plan. `ask`: ask the hub for sizes and access. The stand-ins are gone when the
     block ends."""
     models = find_models(family, ask)
-    with tempfile.TemporaryDirectory(prefix="harness-draft-") as folder, network_off():
+    with tempfile.TemporaryDirectory(prefix="harness-draft-") as folder:
         missing: dict[str, str] = {}
-        given, pending = _with_experts(_with_models(family, models, store, Path(folder), missing), store)
-        given = _with_rows(given, missing)
-        for role in pending:
-            missing[role] = "it is trained first"
-            pending[role] = family.experts[role].train  # with the base that it names
-        plan = make_plan(given, store, methods=methods, tasks=tasks, limit=limit)
+        with network_off():
+            given = _with_models(family, models, store, Path(folder), missing)
+            given, pending = _with_experts(given, store)
+            given = _with_rows(given, missing)
+            for role in pending:
+                missing[role] = "it is trained first"
+                pending[role] = family.experts[role].train  # with the base that it names
+            plan = make_plan(given, store, methods=methods, tasks=tasks, limit=limit)
         yield Draft(family, plan, models, missing, pending)
 
 

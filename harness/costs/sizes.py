@@ -93,8 +93,9 @@ def of_config(config: Mapping[str, Any]) -> Size | None:
             if config["model_type"] == "qwen2" or config.get("attention_bias"):
                 shapes[f"{at}self_attn.{name}_proj.bias"] = (rows,)
         shapes[f"{at}self_attn.o_proj.weight"] = (hidden, queries)
-        for name in ("gate", "up", "down"):
+        for name in ("gate", "up"):
             shapes[f"{at}mlp.{name}_proj.weight"] = (inner, hidden)
+        shapes[f"{at}mlp.down_proj.weight"] = (hidden, inner)
         for name in ("input_layernorm", "post_attention_layernorm"):
             shapes[f"{at}{name}.weight"] = (hidden,)
     if not config.get("tie_word_embeddings", False):
