@@ -116,15 +116,16 @@ def _print(draft: Draft, found: Bill, overlaps: list[str]) -> None:
     if found.downloads:
         loose.print(f"to fetch: {_total(found)}")
         for one in found.downloads:
-            bound = "at most " if one.bound and one.nbytes is not None else ""
-            loose.print(f"  {one.ref}  {bound}{size(one.nbytes)}  ({one.what})")
+            about = f"{one.about} " if one.about and one.nbytes is not None else ""
+            loose.print(f"  {one.ref}  {about}{size(one.nbytes)}  ({one.what})")
     for room in found.rooms:
         if room.needed:
             parts = ", ".join(f"{what} {size(nbytes)}" for what, nbytes in room.parts.items())
             loose.print(f"disk: {size(room.needed)} ({parts}); {size(room.free)} free at {room.folder}")
     loose.print(_memory(found))
     kind = "GPU" if found.machine.gpus else "CPU"
-    loose.print(f"time: about {found.seconds / 3600:.2g} {kind}-hours, if")
+    least = "more than" if found.partial else "about"
+    loose.print(f"time: {least} {found.seconds / 3600:.2g} {kind}-hours, if")
     for line in demand.assumptions(found.machine):
         loose.print(f"  {line}")
     for what, why in draft.missing.items():
@@ -169,7 +170,8 @@ def _total(found: Bill) -> str:
 def _memory(found: Bill) -> str:
     gpus = f"; GPU {size(found.gpu)} of {size(max(g.total for g in found.machine.gpus))}" if found.gpu else ""
     engines = f", with {found.engines} engines evaluating" if found.engines > 1 else ""
-    return f"memory: {size(found.host)} at most{engines}; {size(found.machine.memory)} here{gpus}"
+    bound = "at least" if found.partial else "at most"
+    return f"memory: {bound} {size(found.host)}{engines}; {size(found.machine.memory)} here{gpus}"
 
 
 def _data(draft: Draft, found: Bill, overlaps: list[str], refusals: list[HarnessError]) -> dict[str, Any]:

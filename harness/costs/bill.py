@@ -12,10 +12,13 @@ from harness.costs import demand, fetching
 from harness.costs.demand import Need
 from harness.costs.draft import Draft
 from harness.costs.machine import Machine, disk, machine
-from harness.costs.sizes import Size
+from harness.costs.sizes import BY_NAME, Size
+from harness.evaluate.lm_eval_tasks import PREFIX
 from harness.plan import EvalStep, Plan, RowStep, ScoreStep
 
 LONGEST = 256  # tokens of a response where neither task nor family says, as lm-eval takes it
+# Test rows of lm-eval's tasks whose data says how many only once it is here.
+ROWS = {"arc_challenge": 1172, "arc_easy": 2376, "medqa_4options": 1273, "mmlu": 14042, "wikitext": 62}
 UNKNOWN = 1000  # rows of a benchmark that does not say how many it has
 TEXTS = 16 << 20  # bytes beside the weights of a model that is not here: tokenizer, card, config
 ANSWER, ASKED = 6, 3000  # bytes that a response store and its samples keep per token, and per item
@@ -63,6 +66,11 @@ class Bill:
         return sum(item.need.seconds for item in self.items if item.need)
 
     @property
+    def partial(self) -> bool:
+        """Whether a step's size is not known, so that all sums are too small."""
+        return any(item.need is None for item in self.items)
+
+    @property
     def host(self) -> int:
         """Most bytes of host memory held at once."""
         merging = max((i.need.host for i in self.items if i.need and i.kind != "eval"), default=0)
@@ -85,7 +93,11 @@ def bill(draft: Draft, *, ask: bool = True, here: Machine | None = None) -> Bill
     judges = fetching.judges(plan, ask)
     items += [*_judgements(draft, judges, one, unknown)]
     downloads = fetching.downloads(draft, judges, ask)
-    unknown += [f"the size of `{d.ref}`" for d in downloads if d.nbytes is None]
+    guessed = [m.ref for m in (*draft.models.values(), *judges.values()) if m.size and m.size.how == BY_NAME]
+    if guessed:
+        names = ", ".join(dict.fromkeys(guessed))
+        unknown.append(f"the shapes of {names}; their sizes are what the names say, and memory lacks keys and "
+                       f"values, gradients and activations")  # fmt: skip
     if draft.size("base") is None:
         unknown.append("the size of the models, so no step's memory, disk and time")
     rows = {step.row.folder.path for step in plan.evals_to_make()}
@@ -186,6 +198,8 @@ def _items(step: EvalStep, unknown: list[str]) -> int:
         found = task.source.rows.get(task.split(split))
     elif (made := task.dataset()) is not None and hasattr(made, "rows"):
         found = len(made.rows(task.split(split)))
+    else:
+        found = ROWS.get(task.name.removeprefix(PREFIX))
     if found is None and (step.recipe.limit is None or step.recipe.limit > UNKNOWN):
         unknown.append(f"the rows of `{task.name}` (counted as {UNKNOWN})")
     return min(found or UNKNOWN, step.recipe.limit or found or UNKNOWN)

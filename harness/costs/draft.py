@@ -10,7 +10,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,11 @@ class Model:
 
     @property
     def download(self) -> int | None:
-        """Bytes to fetch; 0 for what is here, None where the hub did not say."""
+        """Bytes to fetch; 0 for what is here, None where neither the hub nor the name says."""
         if self.path is not None:
             return 0
         if self.repository is None or not self.repository.known:
-            return None
+            return self.size.nbytes if self.size else None
         return sum(size or 0 for size in hub.weights(self.repository).values()) or None
 
 
@@ -119,7 +119,13 @@ def described(named: dict[str, str], folder: Path, ask: bool) -> dict[str, Model
     found = {use: _local(ref, use, folder) for use, ref in named.items()}
     wanted = [(m.ref, "model") for m in found.values() if ask and m.path is None and not m.fault]
     told = hub.look_all(wanted)
-    return {use: _told(model, told.get((model.ref, "model"))) for use, model in found.items()}
+    known = {use: _told(model, told.get((model.ref, "model"))) for use, model in found.items()}
+    return {
+        use: model
+        if model.size or not hub.HUB_ID.match(model.ref)
+        else replace(model, size=sizes.of_name(model.ref))
+        for use, model in known.items()
+    }
 
 
 def _local(ref: str, use: str, folder: Path) -> Model:

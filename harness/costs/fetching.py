@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness import hub
 from harness.costs.draft import Draft, Model, described
+from harness.costs.sizes import BY_NAME
 from harness.data.source import Source, home, local_files, matching
 from harness.errors import HarnessError
 from harness.obtain import data_cached
@@ -16,13 +17,13 @@ from harness.plan import Plan
 
 @dataclass(frozen=True)
 class Download:
-    """`nbytes` into `folder`; None where nobody said how many. `bound`: at most so many."""
+    """`nbytes` into `folder`, None where nobody says how many; `about` qualifies them in a word."""
 
     what: str
     ref: str
     nbytes: int | None
     folder: Path
-    bound: bool = False
+    about: str = ""
 
 
 def cache() -> Path:
@@ -52,7 +53,8 @@ def downloads(draft: Draft, judging: dict[str, Model], ask: bool) -> list[Downlo
     found = {}
     for model in (*draft.models.values(), *judging.values()):
         if model.path is None:
-            found.setdefault(model.ref, Download(model.use, model.ref, model.download, cache()))
+            about = "about" if model.size and model.size.how == BY_NAME else ""
+            found.setdefault(model.ref, Download(model.use, model.ref, model.download, cache(), about))
     for one in (*_calibration(draft, ask), *_benchmarks(draft.plan, ask)):
         found.setdefault(one.ref, one)
     return list(found.values())
@@ -64,7 +66,7 @@ def _calibration(draft: Draft, ask: bool) -> Iterator[Download]:
             continue
         told = hub.look(spec.data, "dataset") if ask else None
         nbytes = sum(size or 0 for size in told.files.values()) if told and told.known else None
-        yield Download(f"calibration of {role}", spec.data, nbytes, cache(), bound=True)
+        yield Download(f"calibration of {role}", spec.data, nbytes, cache(), "at most")
 
 
 def _benchmarks(plan: Plan, ask: bool) -> Iterator[Download]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness import hub
 from harness.checkpoint import Checkpoint
 from harness.checkpoint.read import EMBEDDING, HEAD, SIZES
 
+BY_NAME = "its name"
 BITS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 LLAMA_LIKE = ("qwen2", "llama", "mistral", "qwen3", "gemma2")  # a gated MLP and grouped-query attention
 
@@ -103,6 +105,13 @@ def of_config(config: Mapping[str, Any]) -> Size | None:
     width = BITS.get(str(config.get("torch_dtype") or config.get("dtype") or "bfloat16"), 2)
     count = sum(math.prod(shape) for shape in shapes.values())
     return _made(shapes, count * width, config, "config.json's shapes")
+
+
+def of_name(ref: str) -> Size | None:
+    """What a name such as `Qwen2.5-7B` says, in bfloat16, without shapes. None where it says nothing."""
+    found = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)B(?![a-z])", ref.partition("@")[0].rpartition("/")[2], re.I)
+    count = int(float(found[1]) * 1e9) if found else 0
+    return Size(count, 2 * count, BY_NAME) if count else None
 
 
 def _made(shapes: Mapping[str, tuple[int, ...]], nbytes: int, config: Mapping[str, Any], how: str) -> Size:

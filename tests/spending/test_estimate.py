@@ -154,15 +154,22 @@ def test_a_family_on_the_hub_is_counted_without_a_download(workdir, online, monk
     assert fetched["org/rows"] == 5000 and fetched["openai/gsm8k @ 740312add88f"] == 700
     assert draft.missing["task"] == "it is trained first" and "base" in draft.missing
     assert not any("safetensors" in line for line in online.asked)
-    assert any("cais/HarmBench" in line for line in found.unknown)
+    assert any("cais/HarmBench" in line and "names say" in line for line in found.unknown)
 
 
 def test_where_nothing_is_known_that_is_said(workdir, unreachable, capsys):
     (workdir / "far.yaml").write_text(FAR)
-    assert estimate.plan("./far.yaml", None, None, None, Path("results")) == 0
+    assert estimate.plan("./far.yaml", None, ["gsm8k"], None, Path("results")) == 0
     out = capsys.readouterr().out
     assert "unknown: the size of the models" in out and "not final: base: not here yet" in out
-    assert "cannot be reached" in out
+    assert "cannot be reached" in out and "memory: at least" in out and "time: more than" in out
+
+
+def test_a_name_says_how_large_a_model_is():
+    assert sizes.of_name("Qwen/Qwen2.5-7B").parameters == 7 * GB
+    assert sizes.of_name("Qwen/Qwen2.5-1.5B-Instruct@main").nbytes == 3 * GB
+    assert sizes.of_name("cais/HarmBench-Llama-2-13b-cls").parameters == 13 * GB
+    assert sizes.of_name("org/base") is None and sizes.of_name("org/model-7base") is None
 
 
 def test_the_plan_as_data(workdir, capsys):
