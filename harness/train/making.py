@@ -86,6 +86,7 @@ class Making:
     def _trained(self) -> dict[str, Any]:
         """What is to be recorded of the training, which is done if it was not."""
         if self._merged_from_adapter:
+            self.screen.done("train", self.step.label, "rebuilt from its adapter")
             return self.step.folder.done()
         self._begin()
         what = f"{self.step.label} · {self.train.label}"

@@ -52,6 +52,7 @@ def test_deleted_weights_are_rebuilt_from_the_adapter(first):
     assert experts.pending(family_with(), Store(results, "tiny"))
     made(results, screen)
     assert fingerprint(step.model) == before and not screen.steps
+    assert screen.results == ["rebuilt from its adapter"]
     assert step.folder.done()["steps"] == 6
 
 
