@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import inputs
+from harness import contamination, inputs, lock
 from harness.collapse import collapse_of, spelled
 from harness.evaluate.task_file import Column, TaskFile
 from harness.plan import Plan, RowStep
@@ -219,6 +219,7 @@ def _footnotes(plan: Plan, rows: list[BoardRow]) -> list[str]:
             "† merged by an older version of the method's code; `harness clean --rows LABEL` makes it anew"
         )
     notes += inputs.footnotes(plan)
+    notes += contamination.footnotes(plan) + lock.footnotes(plan)
     notes += _unsandboxed(plan)
     profiles = sorted({task.profile for task in plan.tasks})
     notes.append(f"task profile: {', '.join(profiles)} · decoding by role: " + _decoding(plan))

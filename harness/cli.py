@@ -24,6 +24,7 @@ def main() -> None:
 
 @main.command()
 @options("family", "methods", "tasks", "limit", "results", "allow_nonfinite", "unsandboxed")
+@click.option("--plan", "only_plan", is_flag=True, help="Say what it takes, and stop.")
 def compare(
     family: str,
     methods: str | None,
@@ -31,10 +32,13 @@ def compare(
     limit: int | None,
     results: Path,
     allow_nonfinite: bool,
+    only_plan: bool,
 ) -> None:
     """Merge with every method, evaluate every merge, print and write the table."""
-    from harness import verbs
+    from harness import estimate, verbs
 
+    if only_plan:
+        sys.exit(estimate.print_plan(family, split(methods), split(tasks), limit, results))
     sys.exit(verbs.compare(family, split(methods), split(tasks), limit, results, allow_nonfinite))
 
 
@@ -99,12 +103,92 @@ def show(kind: str, name: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("file")
-def check(file: str) -> None:
-    """Put a merge method (a FILE, or a name) through the contract, on small random models."""
-    from harness import contract
+@click.option("--family", "-f", metavar="F", help="Ask for what this family needs (default: any family).")
+@options("results", "json")
+def doctor(family: str | None, results: Path, as_json: bool) -> None:
+    """What this machine has, lacks and does not need, with the command that mends it."""
+    from harness import doctor as body
 
-    sys.exit(contract.check_file(file))
+    sys.exit(body.doctor(family, results, as_json))
+
+
+@main.command()
+@options("family", "methods", "tasks", "limit", "results", "json")
+def plan(
+    family: str, methods: str | None, tasks: str | None, limit: int | None, results: Path, as_json: bool
+) -> None:
+    """What a comparison takes: steps, downloads, disk, memory, hours. Downloads nothing."""
+    from harness import estimate
+
+    sys.exit(estimate.print_plan(family, split(methods), split(tasks), limit, results, as_json))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--deep", is_flag=True, help="Of a family: measure the lineage of large models too.")
+@options("results", "json")
+def check(name: str, deep: bool, results: Path, as_json: bool) -> None:
+    """Check a family (a NAME or .yaml file) whole, or put a merge method through the contract."""
+    from harness import checking, contract
+
+    if checking.is_family(name):
+        sys.exit(checking.check_family(name, results, deep, as_json))
+    sys.exit(contract.check_file(name))
+
+
+@main.command()
+@options("family", "results", "json")
+@click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="Another lock file.")
+def lock(family: str, results: Path, to: Path | None, as_json: bool) -> None:
+    """Pin every model and data set of a family to a revision and a content hash."""
+    from harness import lock as body
+
+    sys.exit(body.lock(family, results, to, as_json))
+
+
+@main.command()
+@click.argument("row")
+@click.option("--to", required=True, metavar="ORG/NAME", help="The repository on the hub.")
+@options("family", "results")
+@click.option("--private", is_flag=True, help="Make the repository private.")
+@click.option("--force", is_flag=True, help="Push what is unfinished or collapsed, or over other weights.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be uploaded.")
+def push(row: str, to: str, family: str, results: Path, private: bool, force: bool, dry_run: bool) -> None:
+    """Upload the merge ROW (a label, or its folder's name in the store) with its card to the hub."""
+    from harness import push as body
+
+    sys.exit(body.push(row, to, family, results, private=private, force=force, dry_run=dry_run))
+
+
+@main.group()
+def new() -> None:
+    """Begin a file of your own."""
+
+
+@new.command(name="family")
+@click.argument("name")
+@click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="Default: ./families/NAME.yaml.")
+@click.option("--title", default="", help="What the table is called.")
+@click.option("--extends", default="", metavar="FAMILY", help="A family whose settings are taken over.")
+@click.option("--base", default="", metavar="MODEL", help="A folder or hub id.")
+@click.option("--expert", "experts", multiple=True, metavar="ROLE=MODEL", help="Repeatable, in order.")
+@click.option("--calibration", multiple=True, metavar="ROLE=DATA", help="A file or hub data set; repeatable.")
+@options("tasks")
+def new_family(
+    name: str,
+    to: Path | None,
+    title: str,
+    extends: str,
+    base: str,
+    experts: tuple[str, ...],
+    calibration: tuple[str, ...],
+    tasks: str | None,
+) -> None:
+    """Write a commented family file; asks for what is lacking when you sit at a terminal."""
+    from harness import new_family as body
+
+    roles, data = body.pairs(experts, "--expert"), body.pairs(calibration, "--calibration")
+    sys.exit(body.verb(name, to, body.Wanted(title, extends, base, roles, data, split(tasks) or ())))
 
 
 @main.command()

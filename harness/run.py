@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import inputs, judging, steps
+from harness import inputs, judging, lock, steps
 from harness.collapse import collapse_of
 from harness.errors import HarnessError
 from harness.evaluate.pool import engines_for
@@ -84,7 +84,8 @@ class _Run:
             if not row.is_merge and not row.folder.complete:
                 steps.write_reference(row)
         if plan.inputs:
-            steps.write_lock(plan)
+            for line in lock.keep(plan):
+                self.screen.note(line)
         if merges or evals:
             self.make_sources()
         rows = len({step.row.folder.path for step in evals})

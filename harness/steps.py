@@ -10,13 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from harness import recipe as recipes
 from harness.checkpoint import fingerprint
 from harness.measure import Meter, peak_mib
 from harness.plan import EvalStep, Plan, RowStep, ScoreStep
-from harness.store import write_text
 
 Progress = Callable[[int, int], None]
 
@@ -33,19 +30,6 @@ def load_libraries() -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase  # noqa: F401
 
     import harness.evaluate.measure  # noqa: F401
-
-
-def write_lock(plan: Plan) -> None:
-    """`family.lock.yaml`: what every model and calibration set was, by content, when the run began."""
-    family = plan.family
-    refs = {"base": family.base, **{role: expert.model for role, expert in family.experts.items()}}
-    models = {role: {"model": refs[role], "sha256": plan.prints[role]} for role in plan.inputs}
-    sums = {s.recipe.role: s.recipe.rows for s in plan.scores}
-    for row in plan.rows:
-        sums |= row.recipe.rows if row.is_merge else {}
-    rows = {role: {"data": family.calibration[role].data, "sha256": value} for role, value in sums.items()}
-    text = yaml.safe_dump({"family": family.name, "models": models, "calibration": rows}, sort_keys=False)
-    write_text(plan.store.root / "family.lock.yaml", text)
 
 
 def compute_scores(group: Sequence[ScoreStep], plan: Plan, progress: Progress) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from harness import registry
+from harness import asked, contamination, estimate, lock, registry
 from harness import tasks as tasks_of
 from harness.board import make_board
 from harness.errors import HarnessError, nearest
@@ -34,9 +34,11 @@ def compare(
     allow_nonfinite: bool = False,
 ) -> int:
     """Merge, evaluate, report; the exit code."""
-    loaded = load_family(family)
-    store = Store(results, loaded.name)
+    store = Store(results, load_family(family).name)
+    loaded = lock.pinned(load_family(family), store)
     wanted = {"methods": methods, "tasks": tasks, "limit": limit}
+    asked.everything(loaded, methods, tasks)
+    estimate.refuse(loaded, store, **wanted)
     with Screen() as screen:
         plan = make_plan(_trained(loaded, store, screen, wanted), store, **wanted, prepare=True)
         merges = sum(row.is_merge for row in plan.rows)
@@ -47,6 +49,7 @@ def compare(
         for row in plan.rows:
             for note in row.notes:
                 screen.note(f"{row.label}: {note}")
+        estimate.refuse_plan(plan)
         return _run_and_report(plan, screen, plan.store.report, allow_nonfinite)
 
 
@@ -86,6 +89,8 @@ def _run_and_report(plan: Plan, screen: Screen, folder: Path, allow_nonfinite: b
     from harness.run import carry_out
 
     ready.check(plan, lambda what: screen.now("check", what))
+    for line in contamination.sentences(contamination.of_plan(plan)):
+        screen.note(line)
     outcome = carry_out(plan, screen, allow_nonfinite=allow_nonfinite)
     if outcome.stored:
         screen.done("store", f"{outcome.stored} steps", "from store")
