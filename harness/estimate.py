@@ -12,18 +12,19 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness import contamination
+from harness import asked, contamination
 from harness.costs import demand
 from harness.costs.bill import SLACK, Bill, Item, Room, bill
-from harness.costs.draft import Draft, drafted
+from harness.costs.draft import Draft, drafted, find_models
 from harness.errors import HarnessError
 from harness.family import Family, load_family
+from harness.plan import Plan
 from harness.store import Store
 
 WIDTH = 110
 
 
-def plan(
+def print_plan(
     family: str,
     methods: Sequence[str] | None,
     tasks: Sequence[str] | None,
@@ -47,15 +48,25 @@ def plan(
     return 2 if refusals else 0
 
 
-def refuse(family: Family, store: Store, **chosen: Any) -> Bill:
-    """Raise HarnessError when disk or memory cannot suffice for what a comparison has left to do.
-
-    `chosen` are `methods`, `tasks` and `limit`. Nothing is asked of the hub for a family that is all here."""
+def refuse(family: Family, store: Store, **chosen: Any) -> None:
+    """Raise HarnessError when something cannot be had, or disk or memory cannot suffice for a comparison,
+    before anything is fetched or trained for it. `chosen` are `methods`, `tasks` and `limit`. A family that is
+    all here is left to `refuse_plan`: its plan costs nothing."""
+    here = all(model.path for model in find_models(family, ask=False).values())
+    if here and not any(expert.train for expert in family.experts.values()):
+        return
+    asked.everything(family, chosen.get("methods"), chosen.get("tasks"))
     with drafted(family, store, **chosen) as draft:
         found = bill(draft)
     for error in _refusals(found):
         raise error
-    return found
+
+
+def refuse_plan(plan: Plan) -> None:
+    """The same of a plan whose models are all here, for what it has left to do."""
+    draft = Draft(plan.family, plan, find_models(plan.family, ask=False))
+    for error in _refusals(bill(draft, ask=False)):
+        raise error
 
 
 def _refusals(found: Bill) -> list[HarnessError]:

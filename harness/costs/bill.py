@@ -96,8 +96,8 @@ def bill(draft: Draft, *, ask: bool = True, here: Machine | None = None) -> Bill
     guessed = [m.ref for m in (*draft.models.values(), *judges.values()) if m.size and m.size.how == BY_NAME]
     if guessed:
         names = ", ".join(dict.fromkeys(guessed))
-        unknown.append(f"the shapes of {names}; their sizes are what the names say, and memory lacks keys and "
-                       f"values, gradients and activations")  # fmt: skip
+        what = "their sizes are what the names say; keys and values, gradients, activations do not count"
+        unknown.append(f"the shapes of {names}: {what}")
     if draft.size("base") is None:
         unknown.append("the size of the models, so no step's memory, disk and time")
     rows = {step.row.folder.path for step in plan.evals_to_make()}

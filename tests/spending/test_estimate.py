@@ -116,13 +116,15 @@ def test_memory_that_is_too_small_is_refused():
     assert not estimate._refusals(a_bill(A100, demand.Need(1, 70 * GB)))
 
 
-def test_a_comparison_is_refused_before_it_starts(workdir, monkeypatch):
+def test_a_plan_is_refused_before_it_starts(workdir, monkeypatch):
+    from harness.planner import make_plan
+
     family = load_family("tiny-safety")
-    store = Store(workdir / "results", family.name)
-    assert estimate.refuse(family, store, limit=4).items
+    plan = make_plan(family, Store(workdir / "results", family.name), limit=4)
+    estimate.refuse_plan(plan)
     monkeypatch.setattr(bills, "disk", lambda folder: (1, 10_000_000))
     with pytest.raises(HarnessError, match="its disk has 10 MB free"):
-        estimate.refuse(family, store, limit=4)
+        estimate.refuse_plan(plan)
 
 
 FAR = """
@@ -157,9 +159,25 @@ def test_a_family_on_the_hub_is_counted_without_a_download(workdir, online, monk
     assert any("cais/HarmBench" in line and "names say" in line for line in found.unknown)
 
 
+def test_a_comparison_is_refused_before_anything_is_fetched(workdir, online, monkeypatch):
+    (workdir / "far.yaml").write_text(FAR)
+    files = {"config.json": json.dumps(SEVEN).encode(), "model.safetensors": b"w"}
+    online.models["org/base"] = {"files": files, "dtypes": {"BF16": 7_615_616_512}}
+    family, store = load_family("./far.yaml"), Store(workdir / "results", "far")
+    with pytest.raises(HarnessError, match="missing.*org/reasoning"):  # first of all what cannot be had
+        estimate.refuse(family, store)
+    online.models |= {"org/reasoning": online.models["org/base"], "org/instruct": online.models["org/base"]}
+    online.data["org/rows"] = {"files": {"train.parquet": b"r"}}
+    (workdir / "rows.jsonl").write_text("")
+    monkeypatch.setattr(bills, "disk", lambda folder: (1, 50 * GB))
+    with pytest.raises(HarnessError, match="its disk has 50.0 GB free"):
+        estimate.refuse(family, store)
+    assert not any("safetensors" in line for line in online.asked)
+
+
 def test_where_nothing_is_known_that_is_said(workdir, unreachable, capsys):
     (workdir / "far.yaml").write_text(FAR)
-    assert estimate.plan("./far.yaml", None, ["gsm8k"], None, Path("results")) == 0
+    assert estimate.print_plan("./far.yaml", None, ["gsm8k"], None, Path("results")) == 0
     out = capsys.readouterr().out
     assert "unknown: the size of the models" in out and "not final: base: not here yet" in out
     assert "cannot be reached" in out and "memory: at least" in out and "time: more than" in out
@@ -173,7 +191,9 @@ def test_a_name_says_how_large_a_model_is():
 
 
 def test_the_plan_as_data(workdir, capsys):
-    assert estimate.plan("tiny-safety", ["linear"], ["tiny_chain"], 4, Path("results"), as_json=True) == 0
+    assert (
+        estimate.print_plan("tiny-safety", ["linear"], ["tiny_chain"], 4, Path("results"), as_json=True) == 0
+    )
     told = json.loads(capsys.readouterr().out)
     assert told["refused"] == [] and told["missing"] == {} and told["downloads"] == []
     assert {step["kind"] for step in told["steps"]} == {"merge", "eval"}
