@@ -50,8 +50,8 @@ def print_plan(
 
 def refuse(family: Family, store: Store, **chosen: Any) -> None:
     """Raise HarnessError when something cannot be had, or disk or memory cannot suffice for a comparison,
-    before anything is fetched or trained for it. `chosen` are `methods`, `tasks` and `limit`. A family that is
-    all here is left to `refuse_plan`: its plan costs nothing."""
+    before anything is fetched or trained for it. `chosen` are `methods`, `tasks` and `limit`. A family that
+    is all here is left to `refuse_plan`: its plan costs nothing."""
     here = all(model.path for model in find_models(family, ask=False).values())
     if here and not any(expert.train for expert in family.experts.values()):
         return

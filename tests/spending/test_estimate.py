@@ -164,7 +164,7 @@ def test_a_comparison_is_refused_before_anything_is_fetched(workdir, online, mon
     files = {"config.json": json.dumps(SEVEN).encode(), "model.safetensors": b"w"}
     online.models["org/base"] = {"files": files, "dtypes": {"BF16": 7_615_616_512}}
     family, store = load_family("./far.yaml"), Store(workdir / "results", "far")
-    with pytest.raises(HarnessError, match="missing.*org/reasoning"):  # first of all what cannot be had
+    with pytest.raises(HarnessError, match="(?s)missing.*org/reasoning"):  # first of all what cannot be had
         estimate.refuse(family, store)
     online.models |= {"org/reasoning": online.models["org/base"], "org/instruct": online.models["org/base"]}
     online.data["org/rows"] = {"files": {"train.parquet": b"r"}}
