@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from harness import hub
+from harness import hub, registry
 from harness import tasks as tasks_of
 from harness.checkpoint import fingerprint
 from harness.checkpoint.identity import GENERATION_FILE, TOKENIZER_FILES
@@ -34,6 +34,16 @@ class Merge:
     folder: Folder
     label: str
     recipe: dict[str, Any]
+
+    @property
+    def shown(self) -> str:
+        """The label as the table has it."""
+        method = str(self.recipe.get("method"))
+        try:
+            title = registry.method(method).title
+        except HarnessError:  # a file that is no longer here
+            return self.label
+        return re.sub(rf"^{re.escape(method)}(?=$| )", title, self.label)
 
     @property
     def model(self) -> Path:
@@ -77,7 +87,7 @@ def push(
 
 def _find(store: Store, row: str) -> Merge:
     merges = list(_merges(store))
-    found = [m for m in merges if row in (m.label, m.folder.path.name)]
+    found = [m for m in merges if row in (m.label, m.shown, m.folder.path.name)]
     if not found:
         known = {m.label for m in merges}
         hint = nearest(row, known) if known else "`harness compare` makes them"

@@ -70,6 +70,10 @@ def test_a_dry_run_asks_nothing_of_the_hub(run, online, capsys):
     assert not online.asked and "model.safetensors" in capsys.readouterr().out
 
 
+def test_the_tables_label_will_do(run, online):
+    assert run("TIES") == 0 and online.pushed
+
+
 def test_public_is_public(run, online):
     run(private=False)
     assert online.private == {"org/mine": "public"}
