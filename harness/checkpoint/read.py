@@ -106,7 +106,7 @@ def label_of(path: Path) -> str:
     for part in path.parts:
         if part.startswith("models--"):
             return part.removeprefix("models--").replace("--", "/", 1)
-    return path.name
+    return path.parent.name if path.name == "model" else path.name  # as the store keeps them
 
 
 def natural_key(name: str) -> list[Any]:
