@@ -60,9 +60,9 @@ def check(ref: str, kind: str = "model") -> None:
     if found.state == "open":
         return
     to = found.name.partition("/")[2]
-    what = f"hf download {found.name}"
+    what = f"hf download {found.name}" + (f" --revision {found.revision}" if found.revision else "")
     if kind == "dataset":  # the loader of data sets does not read the hub's cache of files
-        what = f"hf download --repo-type dataset {found.name} --local-dir {to}"
+        what += f" --repo-type dataset --local-dir {to}"
     hint = f"`{what}` where there is network"
     raise HarnessError(
         f"cannot fetch `{ref}` from the hub: {found.reason}",
