@@ -110,7 +110,7 @@ def _schema(path: Path, found: Report) -> Family | None:
         _, where = family_files.read(path)
         for one in error.__cause__.errors():
             single = ValidationError.from_exception_data("Family", [_again(one)])
-            found.error("schema", families._explain(single, path, where))
+            found.error("schema", families.explain(single, path, where))
         return None
 
 

@@ -155,10 +155,11 @@ def parse_family(path: Path) -> Family:
     try:
         return Family.model_validate({**data, "name": path.stem, "folder": path.parent})
     except ValidationError as error:
-        raise _explain(error, path, where) from error
+        raise explain(error, path, where) from error
 
 
-def _explain(error: ValidationError, path: Path, where: family_files.Where) -> HarnessError:
+def explain(error: ValidationError, path: Path, where: family_files.Where) -> HarnessError:
+    """The first of the schema's errors, with file, line and key."""
     # a misspelt key also makes the right one missing: tell the cause
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     loc = tuple(first["loc"])

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from harness.evaluate import Evaluator
 
+GPU = Path("/dev/nvidia0")
+
 
 @contextlib.contextmanager
 def engines_for(rows: int, count: int | None, log: Path) -> Iterator[list[Evaluator]]:
-    """Evaluators for `rows` models, starting: `count`, or one per core up to two. Their output goes to
-    files in `log`."""
+    """Evaluators for `rows` models, starting: `count`, or one per core up to two; one where there is a GPU,
+    whose memory two would share. Their output goes to files in `log`."""
     cores = os.cpu_count() or 1
-    count = min(rows, count or min(2, cores))
+    count = min(rows, count or (1 if GPU.exists() else min(2, cores)))
     with contextlib.ExitStack() as stack:
         if count:
             log.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from harness.errors import HarnessError
+from harness import lock
 from harness.family import parse_family
 from harness.planner import make_plan
 from harness.recipe import key
-from harness.steps import merge_jobs, write_lock
+from harness.steps import merge_jobs
 from harness.store import Store, digest
 
 METHODS = {"fusellm": {"steps": 2, "batch_size": 2, "max_tokens": 16}, "linear": {}}
@@ -64,9 +65,10 @@ def test_the_rows_reach_the_method_and_the_lock_file(make, tmp_path):
     records = merge_jobs(plan, plan.rows, lambda *_: None)
     assert records[0]["rows"] == 3 and records[0]["steps"] == 2 and "rows" not in records[1]
     assert (plan.rows[0].checkpoint / "training.jsonl").exists()
-    write_lock(plan)
-    lock = yaml.safe_load((plan.store.root / "family.lock.yaml").read_text())
-    assert lock["calibration"]["task"] == {"data": "task.jsonl", "sha256": plan.rows[0].recipe.rows["task"]}
+    assert lock.keep(plan) == []
+    held = yaml.safe_load((plan.store.root / "family.lock.yaml").read_text())
+    rows = plan.rows[0].recipe.rows["task"]
+    assert held["calibration"]["task"] == {"data": "task.jsonl", "revision": None, "sha256": rows}
 
 
 def test_planning_and_loading_do_not_import_torch():
