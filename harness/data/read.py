@@ -30,9 +30,7 @@ def load(source: Source, split: str, row: Callable[..., Any], whole: bool = Fals
 
 
 def _obtained(source: Source, split: str) -> list[Path]:
-    if (
-        source.address and not source.commit
-    ):  # it may differ tomorrow, and a stored result would not show it
+    if source.address and not source.commit:  # it may differ tomorrow, and a stored result would not show it
         raise missing(source, split, "it is not pinned, so a run does not fetch it")
     from harness.data.fetch import fetch
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 import yaml
 
-from harness.errors import HarnessError
 from harness import lock
+from harness.errors import HarnessError
 from harness.family import parse_family
 from harness.planner import make_plan
 from harness.recipe import key
