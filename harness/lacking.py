@@ -43,7 +43,7 @@ class Lack:
 
 
 class Missing(HarnessError):
-    """Everything that is missing, printed as a list."""
+    """Everything that is missing, printed as a list where it is more than one thing."""
 
     def __init__(self, family: str, lacks: Sequence[Lack]) -> None:
         self.family, self.lacks = family, tuple(lacks)
@@ -51,11 +51,16 @@ class Missing(HarnessError):
         for lack in lacks:
             groups.setdefault((lack.kind, lack.why), []).append(lack.spelled)
         self.lines = [f"{kind} {', '.join(names)}: {why}" for (kind, why), names in groups.items()]
-        self.head = f"{len(lacks)} {'things are' if len(lacks) > 1 else 'thing is'} missing"
+        self.head, hows = f"{len(lacks)} things are missing", _together(lacks)
+        if len(lacks) == 1:
+            super().__init__(*self.lines, *hows)
+            return
         own = f"local copies are named in a file of your own: `extends: {family}`, then `base: ./folder`"
-        super().__init__(f"{self.head}: {'; '.join(self.lines)}", "; ".join([*_together(lacks), own]))
+        super().__init__(f"{self.head}: {'; '.join(self.lines)}", "; ".join([*hows, own]))
 
     def __str__(self) -> str:
+        if len(self.lacks) == 1:
+            return super().__str__()
         return "\n".join([self.head, *(f"  {line}" for line in self.lines), f"hint: {self.hint}"])
 
     def __reduce__(self):

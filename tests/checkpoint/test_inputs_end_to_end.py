@@ -11,7 +11,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from harness import cli
+from harness import cli, options
+from harness.errors import HarnessError
 from harness.families import tiny as embedded
 from harness.inputs import REPORT
 
@@ -148,7 +149,7 @@ def test_the_rule_is_part_of_what_a_merge_is(odd):
         plan = make_plan(load_family(family(odd, EXPERTS, vocab=rule)), Store(odd / "r", "odd"), tasks=[])
         found |= {row.folder.path for row in plan.rows if row.is_merge}
     assert len(found) == 3 and not (odd / "r").exists(), "planning converts nothing"
-    with pytest.raises(cli.HarnessError, match="vocab"):
+    with pytest.raises(HarnessError, match="vocab"):
         load_family(family(odd, EXPERTS, vocab="largest"))
 
 
@@ -185,10 +186,12 @@ def test_bin_files_are_fetched_only_where_there_is_nothing_else(monkeypatch, tmp
 
     asked = []
 
-    def download(name, revision, allow_patterns):
+    def download(name, revision, allow_patterns, **_):
         asked.append((name, revision, allow_patterns[0]))
         return tmp_path / name
 
+    monkeypatch.setattr("harness.hub.cached", lambda ref: None)
+    monkeypatch.setattr("harness.obtain.check", lambda ref: None)  # the hub says that it has them
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     for name in ("old/bins", "new/safe"):
         (tmp_path / name).mkdir(parents=True)
@@ -206,10 +209,10 @@ def test_bin_files_are_fetched_only_where_there_is_nothing_else(monkeypatch, tmp
     ("text", "size"), [("5GB", 5 * 10**9), ("500 mb", 5 * 10**8), ("2GiB", 2**31), ("1.5K", 1500), ("7", 7)]
 )
 def test_sizes(text, size):
-    assert cli._bytes(text) == size
+    assert options.size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "5XB", "1e9", "0.2"])
 def test_what_is_no_size(text):
-    with pytest.raises(cli.HarnessError, match="is no size"):
-        cli._bytes(text)
+    with pytest.raises(HarnessError, match="is no size"):
+        options.size(text)
