@@ -109,7 +109,9 @@ def cached(ref: str) -> Path | None:
         folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except Exception:  # not in the cache, whatever the client calls that
         return None
-    return folder if (folder / "config.json").is_file() and _whole(folder) else None
+    adapter = (folder / "adapter_model.safetensors").is_file() and (folder / "adapter_config.json").is_file()
+    model = (folder / "config.json").is_file() and _whole(folder)
+    return folder if adapter or model else None
 
 
 def config_of(ref: str, repository: Repository) -> dict[str, Any]:

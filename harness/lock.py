@@ -97,7 +97,7 @@ def read(file: Path) -> Lock:
     """A lock file; {} where there is none. Raises HarnessError for one that cannot be read."""
     try:
         held = yaml.safe_load(file.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
@@ -148,6 +148,8 @@ def _of(plan: Plan, missing: frozenset[str] | set[str] = frozenset()) -> Lock:
     refs |= {f"row {label}": ref for label, ref in family.checkpoints.items()}
     models = {}
     for role, source in plan.sources.items():
+        if role not in refs:  # a checkpoint that the family does not name (`harness eval`)
+            continue
         here = role not in missing
         path = source.origin if here else None
         models[role] = _entry(refs[role], revision_of(refs[role], path), source.mark if here else None)

@@ -140,8 +140,9 @@ def status(
     as_json: bool,
 ) -> None:
     """Print the state of every step: done, failed, to do, or waiting for an expert's training."""
-    loaded = load_family(family)
-    store = Store(results, loaded.name)
+    store = Store(results, load_family(family).name)
+    loaded = lock.pinned(load_family(family), store)
+    asked.everything(loaded, methods, tasks)
     made = experts.steps(loaded, store)
     waits = {step.role for step in made if not step.ready}
     known = experts.stand_in(loaded) if waits else experts.trained(loaded, made)
@@ -152,6 +153,7 @@ def status(
     for e in plan.evals:
         waiting = bool(waits) if e.row.is_merge else e.row.role in waits
         listed.append(_entry("eval", f"{e.row.label} / {e.task.name}", e.folder, waiting))
+    listed += [_entry("judge", step.label, step.folder) for step in plan.judges if not waits]
     if as_json:
         click.echo(json.dumps(listed, indent=1, ensure_ascii=False))
         return
