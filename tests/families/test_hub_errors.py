@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_stub import COMMIT, Hub
+from hub_of_models import COMMIT, Hub
 
 import harness.families.tiny as tiny
 
