@@ -117,7 +117,15 @@ class TensorGroup:
         name, element index) alone, so never on threads, blocks, shards or device."""
         from harness import ops
 
-        return ops.uniform(self.seed, role, self.name, self.offset, self.base.numel())
+        return ops.uniform(self.seed, role, self.name, self.offset, self.base.numel()).to(self.base.device)
+
+    def drawn(self, role: str, share: float) -> Tensor:
+        """`uniform(role) < share`, bool, faster."""
+        from harness import ops
+
+        return ops.drawn(share, self.seed, role, self.name, self.offset, self.base.numel()).to(
+            self.base.device
+        )
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """`make()`, kept under `key` for this block and method, where `merge` and `masks` need the same.

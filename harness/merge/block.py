@@ -169,11 +169,6 @@ class Block(TensorGroup):
     def deltas(self) -> Mapping[str, Tensor]:
         return self._differences
 
-    def uniform(self, role: str) -> Tensor:
-        from harness import ops
-
-        return ops.uniform(self.seed, role, self.name, self.offset, self.length)
-
     def written_into(self) -> bool:
         """Whether somebody changed a shared tensor in place (torch counts the writes)."""
         return any(tensor._version != version for tensor, version in self._loaded.values())
