@@ -237,8 +237,12 @@ class Layout:
     seed: int = 0
 
 
-def merge_method(name: str, *, title: str, paper: str = "") -> Callable[[type], type]:
+def merge_method(name: str, *, title: str, paper: str = "", plain: bool = False) -> Callable[[type], type]:
     """Tag a class as the merge method `name`.
+
+    `plain`: it has neither `prepare` nor `masks`, and uses of blocks only `+ - * /`, `clone`, `add_`,
+    `sub_`, `mul_` and `div_` (as `ops.total`, `weighted_sum` and `add_scaled` do). The engine then need not
+    import torch for it; the bits are the same.
 
     The class becomes a frozen dataclass. It must define `merge(self, group, state)` (and may define the
     generator `prepare(self, layout)`), or `build(self, context)`. It may define `needs(self, roles)` -> the
@@ -265,7 +269,7 @@ def merge_method(name: str, *, title: str, paper: str = "") -> Callable[[type], 
                 f"method `{name}`: parameter `{bare[0]}` has no default",
                 f'write `{bare[0]}: float = param(1.0, "what it does")`',
             )
-        made.method_name, made.title, made.paper = name, title, paper
+        made.method_name, made.title, made.paper, made.plain = name, title, paper, plain
         return made
 
     return tag

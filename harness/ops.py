@@ -47,7 +47,7 @@ def drawn(share: float, seed: int, role: str, name: str, offset: int, n: int) ->
 
 
 def _words(seed: int, role: str, name: str, offset: int, n: int) -> Any:
-    """The 32-bit words of the stream, numpy uint32 [n]: the halves of its 64-bit words, the lower one first."""
+    """The 32-bit words of the stream, numpy uint32 [n]: halves of its 64-bit words, the lower one first."""
     import numpy
 
     key = hashlib.sha256(f"{seed}\0{role}\0{name}".encode()).digest()

@@ -1,4 +1,5 @@
-"""Carries out jobs: what is checked before, who does the work, what is left behind. Imports torch."""
+"""Carries out jobs: what is checked before, who does the work, what is left behind. Imports torch
+only where a job's arithmetic needs it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any
 from harness.checkpoint import Checkpoint, fit, write
 from harness.errors import HarnessError
 from harness.measure import peak_mib
-from harness.merge import masks
+from harness.merge import masks, plain
 from harness.merge.memory import kept_pages
 from harness.merge.output import Output
 from harness.merge.passes import Passes
@@ -35,6 +36,7 @@ def run(
     shard_bytes: int,
     allow_nonfinite: bool,
     on_error: str,
+    device: str,
 ) -> list[dict[str, Any]]:
     """See `harness.merge.merge`."""
     if block < CHUNK or block % CHUNK:
@@ -44,6 +46,7 @@ def run(
     begun = time.perf_counter()
     warnings = fit.check_fit(inputs.base, inputs.experts)
     report = progress or (lambda *_: None)
+    make = _buffers(inputs, jobs, device, allow_nonfinite)
     runs = [
         Run(job, Output(inputs, job, shard_bytes) if hasattr(job.method, "merge") else None) for job in jobs
     ]
@@ -53,12 +56,24 @@ def run(
     streaming = [one for one in runs if one.output and one.record is None]
     _check_disk(streaming)
     if streaming:
-        with kept_pages(), Workers(threads or available(), block) as workers:
+        with kept_pages(), Workers(threads or available(), block, make) as workers:
             _stream(Passes(inputs, streaming, workers, report, allow_nonfinite), warnings, begun)
     for one in runs:
         if one.output is None:
             _build(one, inputs, report)
     return _records(runs, on_error)
+
+
+def _buffers(inputs: Any, jobs: Sequence[Any], device: str, allow_nonfinite: bool) -> Callable[[int], Any]:
+    """How a thread's buffers are made: without torch where no job needs it, on a CUDA device if it is asked
+    for."""
+    models = [inputs.base, *inputs.experts.values()]
+    if plain.serves(models, jobs) and device == "cpu" and not allow_nonfinite:
+        return plain.PlainBuffers
+    from harness.checkpoint.blocks import Buffers, DeviceBuffers, device_of
+
+    found = device_of(device)
+    return Buffers if found == "cpu" else lambda block: DeviceBuffers(block, found)
 
 
 def _stream(passes: Passes, warnings: list[str], begun: float) -> None:
