@@ -61,14 +61,14 @@ def masked(values: Tensor, mask: Tensor) -> Tensor:
     return made
 
 
-def counted(sums: Tensor, mask: Tensor) -> Tensor:
-    """`sums`, owned, with 1 added where the mask is true."""
+def count_in(sums: Tensor, mask: Tensor) -> None:
+    """Add 1 to `sums`, in place, where the mask is true."""
     import numpy
 
-    if sums.device.type != "cpu":
-        return sums.add_(mask)
-    numpy.add(sums.numpy(), mask.numpy(), out=sums.numpy())
-    return sums
+    if sums.device.type == "cpu":
+        numpy.add(sums.numpy(), mask.numpy(), out=sums.numpy())
+    else:
+        sums.add_(mask)
 
 
 def chosen(mask: Tensor, values: Tensor, others: Tensor) -> Tensor:
