@@ -114,29 +114,35 @@ def options(*names: str) -> Callable[[Callable], Callable]:
         "allow_nonfinite": click.option(
             "--allow-nonfinite", is_flag=True, help="Merge models that hold NaN or infinity."
         ),
+        "device": click.option(
+            "--device",
+            default="auto",
+            metavar="cpu|cuda|auto",
+            help="Of gradients and merges. auto: gradients on CUDA if it is here, merges on the CPU.",
+        ),
     }
     return lambda function: functools.reduce(lambda f, name: known[name](f), reversed(names), function)
 
 
 @main.command()
-@options("family", "methods", "tasks", "limit", "results", "allow_nonfinite")
+@options("family", "methods", "tasks", "limit", "results", "allow_nonfinite", "device")
 def compare(
     family: str,
     methods: str | None,
     tasks: str | None,
     limit: int | None,
     results: Path,
-    allow_nonfinite: bool,
+    **engine: Any,
 ) -> None:
     """Merge with every method, evaluate every merge, print and write the table."""
     from harness import verbs
 
-    sys.exit(verbs.compare(family, _split(methods), _split(tasks), limit, results, allow_nonfinite))
+    sys.exit(verbs.compare(family, _split(methods), _split(tasks), limit, results, engine))
 
 
 @main.command()
 @click.argument("method")
-@options("family", "set", "results", "allow_nonfinite")
+@options("family", "set", "results", "allow_nonfinite", "device")
 @click.option(
     "--to", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new checkpoint's folder."
 )
@@ -152,14 +158,14 @@ def merge(
     family: str,
     settings: tuple[str, ...],
     results: Path,
-    allow_nonfinite: bool,
     to: Path,
     shard_size: str,
+    **engine: Any,
 ) -> None:
     """Merge a family's models with one METHOD into a checkpoint folder."""
     from harness import verbs
 
-    engine = {"allow_nonfinite": allow_nonfinite, "shard_bytes": _bytes(shard_size)}
+    engine["shard_bytes"] = _bytes(shard_size)
     sys.exit(verbs.merge(method, family, _settings(settings), results, to, engine))
 
 

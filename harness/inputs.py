@@ -69,7 +69,7 @@ def check(plan: Plan, progress: Callable[[int, int], None] | None = None) -> lis
             said += compat.lineage_warnings(found["lineage"], models.base.label)
         found["warnings"] = [*said, *(w for source in plan.sources.values() for w in _of_source(source))]
     finally:  # what does not fit at all is in the file as well
-        if plan.store.root.is_dir():
+        if plan.hashed and plan.store.root.is_dir():
             text = json.dumps(found, indent=1, ensure_ascii=False, default=list)
             write_text(plan.store.root / REPORT, text + "\n")
     return said

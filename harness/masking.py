@@ -15,38 +15,45 @@ if TYPE_CHECKING:
 
 def above(values: Tensor, limit: Tensor | float) -> Tensor:
     """values > limit."""
-    return _compared("greater", values, limit)
+    return _compared("gt", values, limit)
 
 
 def at_least(values: Tensor, limit: Tensor | float) -> Tensor:
     """values >= limit."""
-    return _compared("greater_equal", values, limit)
+    return _compared("ge", values, limit)
 
 
 def below(values: Tensor, limit: Tensor | float) -> Tensor:
     """values < limit."""
-    return _compared("less", values, limit)
+    return _compared("lt", values, limit)
 
 
 def at_most(values: Tensor, limit: Tensor | float) -> Tensor:
     """values <= limit."""
-    return _compared("less_equal", values, limit)
+    return _compared("le", values, limit)
 
 
 def equal(values: Tensor, limit: Tensor | float) -> Tensor:
     """values == limit."""
-    return _compared("equal", values, limit)
+    return _compared("eq", values, limit)
+
+
+NUMPY = {"gt": "greater", "ge": "greater_equal", "lt": "less", "le": "less_equal", "eq": "equal"}
+
+
+def _on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 def _compared(name: str, values: Tensor, limit: Any) -> Tensor:
     import numpy
     import torch
 
-    if values.device.type != "cpu":
+    if not _on_cpu(values):
         return getattr(torch, name)(values, limit)
     made = values.new_empty(values.shape, dtype=torch.bool)
     other = limit.numpy() if isinstance(limit, torch.Tensor) else limit
-    getattr(numpy, name)(values.numpy(), other, out=made.numpy())
+    getattr(numpy, NUMPY[name])(values.numpy(), other, out=made.numpy())
     return made
 
 
@@ -54,7 +61,7 @@ def masked(values: Tensor, mask: Tensor) -> Tensor:
     """values * mask: where the mask is false 0 of the value's sign, NaN for infinity."""
     import numpy
 
-    if values.device.type != "cpu":
+    if not _on_cpu(values):
         return values * mask
     made = values.new_empty(values.shape)
     numpy.multiply(values.numpy(), mask.numpy(), out=made.numpy())
@@ -65,7 +72,7 @@ def count_in(sums: Tensor, mask: Tensor) -> None:
     """Add 1 to `sums`, in place, where the mask is true."""
     import numpy
 
-    if sums.device.type == "cpu":
+    if _on_cpu(sums):
         numpy.add(sums.numpy(), mask.numpy(), out=sums.numpy())
     else:
         sums.add_(mask)

@@ -14,7 +14,7 @@ from harness.checkpoint.sources import Source, resolve_family, resolve_one
 from harness.errors import HarnessError, nearest
 from harness.evaluate.task_file import TaskFile, load_task
 from harness.family import Calibration, Family, Row
-from harness.method import Need, configure
+from harness.method import Need, configure, reads_data
 from harness.recipe import EvalRecipe, MergeRecipe, ReferenceRecipe, ScoreRecipe, code_hash, file_of, key
 from harness.scores.calibration import load_rows
 from harness.store import Folder, Store, digest, slug
@@ -88,6 +88,7 @@ class Plan:
     evals: tuple[EvalStep, ...]
     limit: int | None = None
     sources: dict[str, Source] = field(default_factory=dict)
+    hashed: bool = True  # False: `prints` are of the files' size and time, and nothing is stored under them
 
     def evals_of(self, row: RowStep) -> list[EvalStep]:
         return [step for step in self.evals if step.row is row]
@@ -144,9 +145,11 @@ def make_plan(
     limit: int | None = None,
     references: bool = True,
     prepare: bool = False,
+    lone: bool = False,
 ) -> Plan:
     """The plan of `harness compare`. `methods` selects rows by label or method, or adds files. `prepare`
-    creates the store, once everything that was asked for is known to exist."""
+    creates the store, once everything that was asked for is known to exist. `lone`: nothing is stored by the
+    models' content, so they are hashed only if a method reads what is."""
     rows = _select(family, methods)
     chosen = [(row, configure(registry.method(row.method), row.settings)) for row in rows]
     for _, method in chosen:  # before the inputs are read: whatever does not suit the family's roles
@@ -157,7 +160,8 @@ def make_plan(
     base = family.model_path("base")
     if prepare:
         store.prepare()
-    sources = resolve_family(base, experts, store.root / "converted", store.fingerprints)
+    hashed = not lone or family.vocab != "error" or any(reads_data(m, family.roles) for _, m in chosen)
+    sources = resolve_family(base, experts, store.root / "converted", store.fingerprints, hashed)
     inputs = {role: source.path for role, source in sources.items()}
     prints = {role: source.mark for role, source in sources.items()}
     made = _Builder(family, store, inputs, prints)
@@ -166,7 +170,8 @@ def make_plan(
     evals = tuple(_evaluation(family, store, step, task, limit) for step in steps for task in files)
     scores = tuple(made.scores.values())
     rows = tuple(steps)
-    return Plan(family, store, inputs, prints, family.donor, scores, rows, files, evals, limit, sources)
+    found = (family, store, inputs, prints, family.donor, scores, rows, files, evals, limit, sources)
+    return Plan(*found, hashed)
 
 
 def _select(family: Family, methods: Sequence[str] | None) -> list[Row]:

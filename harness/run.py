@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import inputs, steps
+from harness.checkpoint.devices import devices_of
 from harness.errors import HarnessError
 from harness.plan import EvalStep, Plan, RowStep, ScoreStep
 from harness.screen import Screen
@@ -34,19 +35,18 @@ class Outcome:
         return 1 if self.failed else 0
 
 
-def carry_out(
-    plan: Plan, screen: Screen, *, engines: int | None = None, allow_nonfinite: bool = False
-) -> Outcome:
-    """Do what the store lacks. A failed step is written down and does not stop the others."""
+def carry_out(plan: Plan, screen: Screen, *, engines: int | None = None, **engine: Any) -> Outcome:
+    """Do what the store lacks. A failed step is written down and does not stop the others. `engine` are
+    keywords of `harness.merge.merge`; its `device` is also that of the gradients."""
     plan.store.prepare()
-    return _Run(plan, screen, allow_nonfinite=allow_nonfinite).all(engines)
+    return _Run(plan, screen, **engine).all(engines)
 
 
 def merge_to(plan: Plan, to: Path, screen: Screen, **engine: Any) -> None:
     """Make the plan's one merge into the folder `to`; its gradient statistics stay in the store. `engine` are
     keywords of `harness.merge.merge`."""
     row = dataclasses.replace(plan.rows[0], checkpoint=to)
-    scores, run = plan.scores_to_make([row]), _Run(plan, screen)
+    scores, run = plan.scores_to_make([row]), _Run(plan, screen, **engine)
     if scores:
         plan.store.prepare()
     run.make_sources()
@@ -153,7 +153,10 @@ class _Run:
             self.screen.now("scores", what)
             try:
                 record = steps.compute_scores(
-                    group, self.plan, lambda i, n, w=what: self.screen.now("scores", w, i, n)
+                    group,
+                    self.plan,
+                    lambda i, n, w=what: self.screen.now("scores", w, i, n),
+                    devices_of(self.engine.get("device", "auto")),
                 )
             except HarnessError:
                 raise

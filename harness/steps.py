@@ -48,8 +48,11 @@ def write_lock(plan: Plan) -> None:
     write_text(plan.store.root / "family.lock.yaml", text)
 
 
-def compute_scores(group: Sequence[ScoreStep], plan: Plan, progress: Progress) -> dict[str, Any]:
-    """The statistics of one model on the same rows, in one backward pass per row, each into its folder."""
+def compute_scores(
+    group: Sequence[ScoreStep], plan: Plan, progress: Progress, devices: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The statistics of one model on the same rows, in one backward pass per row, each into its folder.
+    `devices` as for `harness.scores.compute`."""
     from harness.scores import Against, compute
     from harness.scores.calibration import load_rows
 
@@ -75,6 +78,7 @@ def compute_scores(group: Sequence[ScoreStep], plan: Plan, progress: Progress) -
                 dtype=first.dtype,
                 accumulate=first.accumulate,
                 against=against,
+                devices=devices,
                 to={step.recipe.kind: step.folder.path for step in group},
                 progress=progress,
             )

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness import registry
 from harness.board import make_board
+from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError, nearest
 from harness.family import load_family, model_path
 from harness.plan import Plan, RowStep, checkpoint_plan, make_plan
@@ -28,9 +29,10 @@ def compare(
     tasks: Sequence[str] | None,
     limit: int | None,
     results: Path,
-    allow_nonfinite: bool = False,
+    engine: dict[str, Any],
 ) -> int:
-    """Merge, evaluate, report; the exit code."""
+    """Merge, evaluate, report; the exit code. `engine` are keywords of `harness.merge.merge`."""
+    check_device(engine["device"])
     plan = _plan(family, methods, tasks, limit, results, prepare=True)
     with Screen() as screen:
         merges = sum(row.is_merge for row in plan.rows)
@@ -41,7 +43,7 @@ def compare(
         for row in plan.rows:
             for note in row.notes:
                 screen.note(f"{row.label}: {note}")
-        return _run_and_report(plan, screen, plan.store.report, allow_nonfinite)
+        return _run_and_report(plan, screen, plan.store.report, **engine)
 
 
 def evaluate(
@@ -69,10 +71,10 @@ def _plan(
     return make_plan(loaded, store, methods=methods, tasks=tasks, limit=limit, prepare=prepare)
 
 
-def _run_and_report(plan: Plan, screen: Screen, folder: Path, allow_nonfinite: bool = False) -> int:
+def _run_and_report(plan: Plan, screen: Screen, folder: Path, **engine: Any) -> int:
     from harness.run import carry_out
 
-    outcome = carry_out(plan, screen, allow_nonfinite=allow_nonfinite)
+    outcome = carry_out(plan, screen, **engine)
     if outcome.stored:
         screen.done("store", f"{outcome.stored} steps", "from store")
     board = make_board(plan)
@@ -94,13 +96,14 @@ def merge(
     `--set` does not; `engine` are keywords of `harness.merge.merge`."""
     from harness.run import merge_to
 
+    check_device(engine["device"])
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise HarnessError(f"{to} exists and is not empty", "choose a new folder, or remove this one")
     loaded = load_family(family)
     row = next((r for r in loaded.rows() if method == r.label), None)
     given = {**(row.settings if row else {}), **settings}
     only = loaded.model_copy(update={"methods": {method: {"method": row.method if row else method, **given}}})
-    plan = make_plan(only, Store(results, loaded.name), tasks=[], references=False)
+    plan = make_plan(only, Store(results, loaded.name), tasks=[], references=False, lone=True)
     with Screen() as screen:
         spelled = ", ".join(f"{k}={v}" for k, v in given.items()) or "default parameters"
         screen.title(f"{loaded.name}  {plan.rows[0].label} · {spelled}")

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from harness.checkpoint.read import FLOATS, SIZES, TensorInfo
 from harness.checkpoint.reader import Reader
-from harness.errors import HarnessError
 
 TORCH = {code: getattr(torch, name) for code, name in FLOATS.items()}
 
@@ -110,23 +109,6 @@ class DeviceBuffers(Buffers):
 
     def _made(self, n: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(n, dtype=dtype, device=self.device)
-
-
-def device_of(wanted: str) -> str:
-    """`cpu` or a CUDA device, for `auto`, `cpu`, `cuda`, `cuda:1`.
-
-    Raises `HarnessError` for a device that is not here."""
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.partition(":")[0] == "cuda":
-        number = wanted.partition(":")[2] or "0"
-        if not torch.cuda.is_available() or not number.isdigit() or int(number) >= torch.cuda.device_count():
-            found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-            raise HarnessError(
-                f"--device {wanted}, and {found} CUDA devices are here",
-                "use --device cpu, or a PyTorch built for this machine's GPU",
-            )
-    return wanted
 
 
 def _bytes(tensor: Tensor) -> memoryview:

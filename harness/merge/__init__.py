@@ -61,10 +61,10 @@ def merge(
     """Carry out `jobs`; one record per job, in their order.
 
     `threads` defaults to the cores this process may use; `block` is in elements, a multiple of 65 536;
-    `device` (`cpu`, `cuda`, `cuda:1`, `auto`) is where blocks are merged: on a GPU within one ulp of the
-    stored dtype. `progress(phase, done, total)` counts blocks in the phases `prepare` and `merge`. A killed
-    merge continues at the first unfinished tensor when it is called again; a job that is already finished
-    costs nothing.
+    `device` is where blocks are merged: `cpu` (also `auto`: there a merge is as fast as the disk), or `cuda`,
+    `cuda:1`, whose results are within one ulp of the stored dtype. `progress(phase, done, total)` counts
+    blocks in the phases `prepare` and `merge`. A killed merge continues at the first unfinished tensor when
+    it is called again; a job that is already finished costs nothing.
 
     A record holds `seconds` (by phase, of the shared passes), `method_seconds` (of this method, over all
     threads), `peak_mib`, `bytes_read`, `bytes_written`, `passes`, `resumed` (tensors found done), `warnings`,

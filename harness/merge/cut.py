@@ -113,7 +113,7 @@ def values_of(cut: Cut, group: Block) -> np.ndarray:
         raise HarnessError(f"`Cut` got values that are not numbers in `{group.name}`", "return numbers only")
     if cut.where is not None:
         values = chosen(cut.where(group), values, values.new_full(values.shape, float("nan")))
-    return values.contiguous().numpy()
+    return values.contiguous().cpu().numpy()
 
 
 class Threshold:

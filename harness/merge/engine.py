@@ -3,6 +3,7 @@ only where a job's arithmetic needs it."""
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from harness.checkpoint import Checkpoint, fit, write
+from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError
 from harness.measure import peak_mib
 from harness.merge import masks, plain
@@ -60,7 +62,7 @@ def run(
             _stream(Passes(inputs, streaming, workers, report, allow_nonfinite), warnings, begun)
     for one in runs:
         if one.output is None:
-            _build(one, inputs, report)
+            _build(one, inputs, report, "cpu" if device == "auto" else device)
     return _records(runs, on_error)
 
 
@@ -68,12 +70,13 @@ def _buffers(inputs: Any, jobs: Sequence[Any], device: str, allow_nonfinite: boo
     """How a thread's buffers are made: without torch where no job needs it, on a CUDA device if it is asked
     for."""
     models = [inputs.base, *inputs.experts.values()]
-    if plain.serves(models, jobs) and device == "cpu" and not allow_nonfinite:
+    check_device(device)
+    on_cpu = device in ("cpu", "auto")
+    if on_cpu and not allow_nonfinite and plain.serves(models, jobs):
         return plain.PlainBuffers
-    from harness.checkpoint.blocks import Buffers, DeviceBuffers, device_of
+    from harness.checkpoint.blocks import Buffers, DeviceBuffers
 
-    found = device_of(device)
-    return Buffers if found == "cpu" else lambda block: DeviceBuffers(block, found)
+    return Buffers if on_cpu else functools.partial(DeviceBuffers, device=device)
 
 
 def _stream(passes: Passes, warnings: list[str], begun: float) -> None:
@@ -117,12 +120,12 @@ def _records(runs: Sequence[Run], on_error: str) -> list[dict[str, Any]]:
     return [{**(one.record or {}), "error": one.error} for one in runs]
 
 
-def _build(one: Run, inputs: Any, progress: Progress) -> None:
+def _build(one: Run, inputs: Any, progress: Progress, device: str) -> None:
     """A whole-model method writes its folder itself; it resumes and finishes by its own rules."""
     with one.guarded():
         begun = time.perf_counter()
         facts = one.job.method.build(
-            SimpleNamespace(inputs=inputs, job=one.job, rows=one.job.rows, progress=progress)
+            SimpleNamespace(inputs=inputs, job=one.job, rows=one.job.rows, progress=progress, device=device)
         )
         seconds = {"build": round(time.perf_counter() - begun, 4)}
         one.record = {"seconds": seconds, "peak_mib": peak_mib(), **(facts or {})}

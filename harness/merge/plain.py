@@ -30,6 +30,9 @@ class Array:
     def __init__(self, values: np.ndarray) -> None:
         self.values, self._version = values, 0
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a block of a `plain=True` method has no `{name}`: leave `plain=True` out")
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self.values.shape

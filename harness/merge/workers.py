@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 MOST = 16  # threads by default: more gain nothing on a disk, and each holds its buffers
 
 
@@ -28,7 +30,13 @@ class Workers:
     def __enter__(self) -> Workers:
         torch = sys.modules.get("torch")  # absent where the buffers are numpy's
         self._before = torch and torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(self.threads, "merge", torch and (lambda: torch.set_num_threads(1)))
+
+        def begin() -> None:
+            np.seterr(all="ignore")  # of this thread; what is not finite is counted, not warned of
+            if torch:
+                torch.set_num_threads(1)
+
+        self._pool = ThreadPoolExecutor(self.threads, "merge", begin)
         return self
 
     def __exit__(self, *_: object) -> None:

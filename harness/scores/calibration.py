@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.errors import HarnessError, nearest
+from harness.values import HUB_ID
 
 FUNCTION = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")
 
 
 class Spec(Protocol):
