@@ -2,7 +2,7 @@
 
 from harness.errors import HarnessError
 from harness.method import Cut, Layout, Need, Reduce, TensorGroup, Threshold, merge_method, param
-from harness.task import Score, generated, scorer
+from harness.task import Score, benchmark, generated, scorer
 
 __version__ = "0.1.0"
 
@@ -15,6 +15,7 @@ __all__ = [
     "Score",
     "TensorGroup",
     "Threshold",
+    "benchmark",
     "generated",
     "merge_method",
     "param",

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness import inputs
-from harness.evaluate.task_file import Column
-from harness.plan import EvalStep, Plan, RowStep
+from harness.collapse import collapse_of, spelled
+from harness.evaluate.task_file import Column, TaskFile
+from harness.plan import Plan, RowStep
 from harness.recipe import code_hash, file_of
+from harness.store import Folder
 
 NOT_RUN = "–"
 SAFETY = "Safety"
@@ -44,7 +46,8 @@ class Heading:
 
 @dataclass
 class Cell:
-    """One value with its standard error and n; `rates` are shares of responses (unparsed and so on)."""
+    """One value with its standard error and n; `rates` are shares of responses (unparsed and so on);
+    `interval` is a bootstrap's 95 %, where the value is no mean; `tokens` is a response's mean length."""
 
     value: float
     stderr: float | None
@@ -52,6 +55,8 @@ class Cell:
     rates: dict[str, float] = field(default_factory=dict)
     folder: str = ""
     best: bool = False
+    interval: list[float] | None = None
+    tokens: float | None = None
 
 
 @dataclass
@@ -114,7 +119,7 @@ def make_board(plan: Plan) -> Board:
     """The board of a plan from what the store holds."""
     headings = [_heading(task.name, column) for task in plan.tasks for column in task.columns]
     rows = [_row(plan, step) for step in plan.rows]
-    _mark_collapse(plan, headings, rows)
+    _mark_collapse(plan, rows)
     _mark_best(headings, rows)
     return Board(
         plan.family.name,
@@ -136,7 +141,9 @@ def _row(plan: Plan, step: RowStep) -> BoardRow:
     made, stale = step.folder.done(), False
     for evaluation in plan.evals_of(step):
         done = evaluation.folder.done()
-        cells.update(_cells(evaluation, done))
+        cells.update(_cells(evaluation.task, evaluation.folder, done))
+        if judge := plan.judge_of(evaluation):
+            cells.update(_cells(evaluation.task, judge.folder, judge.folder.done()))
         # weights rebuilt by newer code than the ones this evaluation saw
         stale |= bool(done) and done.get("fingerprint") != made.get("fingerprint")
     if step.is_merge and made:
@@ -154,42 +161,29 @@ def _row(plan: Plan, step: RowStep) -> BoardRow:
     )
 
 
-def _cells(step: EvalStep, done: dict[str, Any]) -> dict[tuple[str, str], Cell]:
-    known = {column.key for column in step.task.columns}
+def _cells(task: TaskFile, folder: Folder, done: dict[str, Any]) -> dict[tuple[str, str], Cell]:
+    known = {column.key for column in task.columns}
     return {
-        (step.task.name, key): Cell(
-            found["value"], found["stderr"], found["n"], done.get("rates", {}), str(step.folder.path)
+        (task.name, key): Cell(
+            found["value"],
+            found["stderr"],
+            found["n"],
+            done.get("rates", {}),
+            str(folder.path),
+            interval=found.get("interval"),
+            tokens=done.get("tokens_per_response"),
         )
         for key, found in done.get("metrics", {}).items()
         if key in known
     }
 
 
-def _mark_collapse(plan: Plan, headings: list[Heading], rows: list[BoardRow]) -> None:
-    rule, base = plan.family.collapse, next((r for r in rows if r.role == "base"), None)
-    generative = {task.name for task in plan.tasks if task.uses_generation}
-    for row in rows:
-        if not row.is_merge:
-            continue
-        for h in headings:
-            cell, reference = row.cells.get((h.task, h.metric)), base and base.cells.get((h.task, h.metric))
-            if (
-                h.kind == "perplexity"
-                and cell
-                and reference
-                and not cell.value <= rule.ppl_ratio * reference.value
-            ):
-                row.collapsed.append(
-                    f"{h.title} {cell.value:.4g} > {rule.ppl_ratio:g} × base's {reference.value:.4g}"
-                )
-        for rate, limit in (("unfinished", rule.unfinished), ("repetition", rule.repetition)):
-            by_task = {
-                task: c.rates[rate]
-                for (task, _), c in row.cells.items()
-                if task in generative and rate in c.rates
-            }
-            if by_task and (mean := sum(by_task.values()) / len(by_task)) > limit:
-                row.collapsed.append(f"{rate} {mean:.0%} > {limit:.0%} of responses")
+def _mark_collapse(plan: Plan, rows: list[BoardRow]) -> None:
+    for row, step in zip(rows, plan.rows, strict=True):
+        if row.role in ("merge", "checkpoint"):
+            row.collapsed = collapse_of(plan, step, plan.evals_of)
+            probed = collapse_of(plan, step, plan.probes_of)
+            row.collapsed += [f"probe: {why}" for why in probed if why not in row.collapsed]
 
 
 def _mark_best(headings: list[Heading], rows: list[BoardRow]) -> None:
@@ -213,11 +207,7 @@ def _footnotes(plan: Plan, rows: list[BoardRow]) -> list[str]:
     rule, notes = plan.family.collapse, []
     if plan.family.note:
         notes.append(" ".join(plan.family.note.split()))
-    notes.append(
-        f"bold: best merge · * collapsed: word perplexity > {rule.ppl_ratio:g} × base, or mean unfinished > "
-        f"{rule.unfinished:.0%} or repetitive > {rule.repetition:.0%} over generative tasks · "
-        f"{NOT_RUN} not run · ± standard error"
-    )
+    notes.append(f"bold: best merge · * collapsed: {spelled(rule)}; {NOT_RUN} not run · ± standard error")
     if plan.limit is not None:
         notes.append(f"--limit {plan.limit}: only the first {plan.limit} items of each task were used")
     if plan.family.split != "test":
@@ -229,9 +219,36 @@ def _footnotes(plan: Plan, rows: list[BoardRow]) -> list[str]:
             "† merged by an older version of the method's code; `harness clean --rows LABEL` makes it anew"
         )
     notes += inputs.footnotes(plan)
-    profiles = sorted({task.header.get("profile", "standard") for task in plan.tasks})
+    notes += _unsandboxed(plan)
+    profiles = sorted({task.profile for task in plan.tasks})
     notes.append(f"task profile: {', '.join(profiles)} · decoding by role: " + _decoding(plan))
+    notes += _untemplated(plan)
+    own = [task.name for task in plan.tasks if task.own_decoding]
+    if own:
+        notes.append(f"decoded as the task says, whatever the role: {', '.join(own)}")
+    notes += [
+        f"{task.name}: mean of {count} responses to each item (avg@{count})"
+        for task in plan.tasks
+        if (count := max((s.recipe.repeats for s in plan.evals if s.task is task), default=1)) > 1
+    ]
+    notes += [
+        f"{task.name}: judged by {plan.family.judges.get(task.name, {}).get('model', task.judge.model)}"
+        for task in plan.tasks
+        if task.judge
+    ]
     return notes
+
+
+def _untemplated(plan: Plan) -> list[str]:
+    """Under `chat_template: auto`, who has none."""
+    asked = (s for s in plan.evals if plan.family.chat_template == "auto" and s.task.chat_template)
+    plain = dict.fromkeys(s.row.label for s in asked if not s.recipe.chat_template)
+    return [f"asked in plain text, for want of a chat template: {', '.join(plain)}"] if plain else []
+
+
+def _unsandboxed(plan: Plan) -> list[str]:
+    bare = {step.task.name for step in plan.evals if step.folder.done().get("sandbox") == "none"}
+    return [f"{', '.join(sorted(bare))}: generated code ran without a sandbox"] if bare else []
 
 
 def _decoding(plan: Plan) -> str:

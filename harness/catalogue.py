@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import registry
+from harness import registry, tasks
 from harness.errors import HarnessError, nearest
 from harness.method import parameters
 
@@ -74,6 +74,8 @@ def _title(plugin: registry.Plugin) -> str:
         from harness.family import parse_family
 
         return parse_family(plugin.path).title
+    if plugin.kind == "suites":
+        return ", ".join(tasks.expanded(plugin.name))
     from harness.evaluate.task_file import load_task
 
     return load_task(plugin.path).header["title"]
@@ -81,7 +83,7 @@ def _title(plugin: registry.Plugin) -> str:
 
 def print_one(kind: str, name: str, as_json: bool) -> None:
     """One method, task or family."""
-    about = {"method": _method, "task": _task, "family": _family}
+    about = {"method": _method, "task": _task, "suite": _suite, "family": _family}
     if kind not in about:
         raise HarnessError(f"nothing to show of kind `{kind}`", nearest(kind, about))
     facts = about[kind](name)
@@ -93,7 +95,7 @@ def print_one(kind: str, name: str, as_json: bool) -> None:
     for key, value in facts.items():
         for index, line in enumerate(_lines(value)):
             console.print(
-                Text(f"{key if index == 0 else '':<16}", style="bold").append(line, style="not bold")
+                Text(f"{key if index == 0 else '':<18}", style="bold").append(line, style="not bold")
             )
     if about:
         console.print(Text(f"\n{about}\n"), soft_wrap=True)
@@ -166,10 +168,8 @@ def _parameter_table(listed: dict[str, dict[str, Any]]) -> Table:
 
 
 def _task(name: str) -> dict[str, Any]:
-    from harness.evaluate.task_file import load_task
-
-    task = load_task(registry.get("tasks", name).path)
-    return {
+    (task,) = tasks.named([name])
+    facts = {
         "name": task.name,
         "path": str(task.path),
         **task.header,
@@ -177,11 +177,23 @@ def _task(name: str) -> dict[str, Any]:
             c.key: f"{c.title} {'↑' if c.higher_is_better else '↓'} ({c.group})" for c in task.columns
         },
     }
+    if task.source is not None:
+        source = task.source
+        files = {split: " or ".join(names) for split, names in source.files.items()}
+        facts["data"] = {"folder": str(source.folder), **files, "published at": source.address or source.hint}
+    return facts
+
+
+def _suite(name: str) -> dict[str, Any]:
+    plugin = registry.get("suites", name)
+    return {"name": name, "path": str(plugin.path), "tasks": list(tasks.expanded(name))}
 
 
 def _family(name: str) -> dict[str, Any]:
     from harness.family import load_family
+    from harness.pins import pins
 
     family = load_family(name)
-    facts = family.model_dump(mode="json", exclude_none=True)
-    return {**facts, "methods": {row.label: {"method": row.method, **row.settings} for row in family.rows()}}
+    facts = family.model_dump(mode="json", exclude_none=True, by_alias=True)
+    methods = {row.label: {"method": row.method, **row.settings} for row in family.rows()}
+    return {**facts, "methods": methods, "revisions": pins(family)}

@@ -101,7 +101,7 @@ class MergeRecipe:
 
 @dataclass(frozen=True)
 class EvalRecipe:
-    """One model on one task."""
+    """One model on one task. `repeats` is how often each row is asked (avg@k)."""
 
     task: str
     profile: str
@@ -111,24 +111,36 @@ class EvalRecipe:
     generation: dict[str, Any]
     chat_template: bool
     limit: int | None
+    repeats: int
     seed: int
     engine: str
 
     IDENTITY = (
-        "task",
-        "profile",
-        "prompts",
-        "scorer",
-        "split",
-        "generation",
-        "chat_template",
-        "limit",
-        "seed",
-    )
+        "task", "profile", "prompts", "scorer", "split", "generation",
+        "chat_template", "limit", "repeats", "seed",
+    )  # fmt: skip
     RECORDED = ("engine",)
 
 
-RECIPES = (ScoreRecipe, ReferenceRecipe, MergeRecipe, EvalRecipe)
+@dataclass(frozen=True)
+class JudgeRecipe:
+    """One judge on the responses of one evaluation (by key). `code` is the source of what it is asked and of
+    how its answer is read; `model` is a content hash, a hub id with its revision, or an API's name for it."""
+
+    task: str
+    evaluation: str
+    kind: str
+    model: str
+    parameters: dict[str, Any]
+    parts: tuple[str, ...]
+    code: str
+    given: str
+
+    IDENTITY = ("task", "evaluation", "kind", "model", "parameters", "parts", "code")
+    RECORDED = ("given",)
+
+
+RECIPES = (ScoreRecipe, ReferenceRecipe, MergeRecipe, EvalRecipe, JudgeRecipe)
 
 
 def key(recipe: Any) -> str:

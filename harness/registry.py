@@ -18,7 +18,8 @@ from typing import Any
 
 from harness.errors import HarnessError, nearest
 
-KINDS = {"methods": ".py", "tasks": ".yaml", "reports": ".py", "families": ".yaml"}
+KINDS = {"methods": ".py", "tasks": ".yaml", "suites": ".yaml", "reports": ".py", "families": ".yaml"}
+FOLDERS = {"suites": "tasks/suites"}  # a kind's files lie in the folder of its name otherwise
 PACKAGE = Path(__file__).resolve().parent
 BUILT_IN = PACKAGE / "builtin" if (PACKAGE / "builtin").is_dir() else PACKAGE.parent
 
@@ -47,12 +48,13 @@ def find(kind: str) -> dict[str, Plugin]:
 
 
 def _places(kind: str) -> list[tuple[str, Path]]:
-    home = PACKAGE / "families" if kind == "families" else BUILT_IN / kind
-    places = [("built in", home), ("./", Path.cwd() / kind)]
+    folder = FOLDERS.get(kind, kind)
+    home = PACKAGE / "families" if kind == "families" else BUILT_IN / folder
+    places = [("built in", home), ("./", Path.cwd() / folder)]
     for point in sorted(entry_points(group="harness.plugins"), key=lambda p: p.name):
         spec = importlib.util.find_spec(point.value)
         for root in (spec.submodule_search_locations or []) if spec else []:
-            places.append((point.name, Path(root) / kind))
+            places.append((point.name, Path(root) / folder))
     return places
 
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import inputs, steps
+from harness import inputs, judging, steps
 from harness.checkpoint.devices import devices_of
+from harness.collapse import collapse_of
 from harness.errors import HarnessError
-from harness.plan import EvalStep, Plan, RowStep, ScoreStep
+from harness.evaluate.pool import engines_for
+from harness.plan import EvalStep, JudgeStep, Plan, RowStep, ScoreStep
 from harness.screen import Screen
 from harness.store import Folder, reachable, write_text
 
@@ -75,7 +77,8 @@ class _Run:
 
     def all(self, engines: int | None) -> Outcome:
         plan, merges, evals = self.plan, self.plan.merges_to_make(), self.plan.evals_to_make()
-        folders = {s.folder for s in (*plan.scores, *(r for r in plan.rows if r.is_merge), *plan.evals)}
+        merged = (row for row in plan.rows if row.is_merge)
+        folders = {s.folder for s in (*plan.scores, *merged, *plan.probes, *plan.evals, *plan.judges)}
         self.outcome.stored = sum(folder.complete for folder in folders)
         for row in plan.rows:
             if not row.is_merge and not row.folder.complete:
@@ -84,10 +87,12 @@ class _Run:
             steps.write_lock(plan)
         if merges or evals:
             self.make_sources()
-        with _Engines(plan, evals, engines) as evaluators:
+        rows = len({step.row.folder.path for step in evals})
+        with engines_for(rows, engines, plan.store.root / "log") as evaluators:
             if evals:  # while the engines start
                 steps.load_libraries()
             self.make_all(merges, evals, evaluators)
+        self.make_judgements()  # the engines are gone: a judge may need their memory
         return self.outcome
 
     def make_all(self, merges: Sequence[RowStep], evals: Sequence[EvalStep], evaluators: list) -> None:
@@ -105,6 +110,26 @@ class _Run:
             for group in groups:
                 if group[0].row.is_merge:
                     waiting.put(group)
+
+    def make_judgements(self) -> None:
+        """Judge what was answered, one judge after the other."""
+        groups: dict[str, list[JudgeStep]] = {}
+        for step in self.plan.judges_to_make():
+            groups.setdefault(judging.together(step), []).append(step)
+        for group in groups.values():
+            what = f"{len(group)} evaluations by {group[0].judge.model}"
+            self.screen.now("judge", what)
+            try:
+                record = judging.judge_group(
+                    group, self.plan, lambda i, n, w=what: self.screen.now("judge", w, i, n)
+                )
+            except Exception as error:
+                for step in group:
+                    self.fail(step.folder, "judge", step.label, error)
+                continue
+            self.outcome.made += len(group)
+            cost = f" · {record['cost']:.2f} USD" if record.get("cost") else ""
+            self.screen.done("judge", what, f"{record['seconds']:.1f} s{cost}")
 
     def make_sources(self) -> None:
         """Convert what is not stored as safetensors."""
@@ -223,13 +248,14 @@ class _Run:
                 raise
 
     def evaluate_row(self, wanted: list[EvalStep], evaluator: Any) -> None:
-        row, spent, asked, stored, made = wanted[0].row, 0.0, 0, 0, 0
+        """A row's probes, then its tasks."""
+        row, records, probed = wanted[0].row, [], 0
         if not row.folder.complete:  # its merge failed, and that was said
             return
         for step in wanted:
-            if self.stop.is_set():
-                return
-            what = f"{row.label} / {step.task.name}"
+            if self.stop.is_set() or (not step.probe and self.broken(row)):
+                break
+            what = step.label
             self.screen.now("eval", what)
             try:
                 record = steps.evaluate(
@@ -238,13 +264,31 @@ class _Run:
             except Exception as error:
                 self.fail(step.folder, "eval", what, error)
                 continue
-            made += 1
-            spent += record["seconds"]["all"]
-            asked, stored = asked + record["generated"], stored + record["from_store"]
-        self.outcome.made += made
-        again = f" · {stored} of {asked + stored} responses from store" if stored else ""
-        if made:
-            self.screen.done("eval", row.label, f"{made} tasks  {spent:.1f} s{again}")
+            self.outcome.made += 1
+            records.append((step, record))
+            probed += record["generated"] if step.probe else 0
+            if step.probe and (why := self.probed(row)):
+                self.warn([f"{row.label} has collapsed: {'; '.join(why)}"])
+        self._say_evaluated(row, records, probed)
+
+    def _say_evaluated(self, row: RowStep, records: list[tuple[EvalStep, dict]], probed: int) -> None:
+        tasks = [record for step, record in records if not step.probe]
+        if not tasks:
+            return
+        asked = sum(record["generated"] + record["from_store"] for record in tasks)
+        stored = max(0, sum(record["from_store"] for record in tasks) - probed)  # the probe's are of this run
+        spent = sum(record["seconds"]["all"] for _, record in records)
+        again = f" · {stored} of {asked} responses from store" if stored else ""
+        self.screen.done("eval", row.label, f"{len(tasks)} tasks  {spent:.1f} s{again}")
+
+    def probed(self, row: RowStep) -> list[str]:
+        """Why a merge's probe finds it broken; [] while its own is not complete."""
+        complete = all(step.folder.complete for step in self.plan.probes_of(row))
+        return collapse_of(self.plan, row, self.plan.probes_of) if row.is_merge and complete else []
+
+    def broken(self, row: RowStep) -> bool:
+        """Whether the rest of a row's evaluation is left out."""
+        return self.plan.family.collapse.skip and bool(self.probed(row))
 
 
 def _by_row(wanted: Sequence[EvalStep]) -> list[list[EvalStep]]:
@@ -252,30 +296,3 @@ def _by_row(wanted: Sequence[EvalStep]) -> list[list[EvalStep]]:
     for step in wanted:
         groups.setdefault(step.row.folder.path, []).append(step)
     return list(groups.values())
-
-
-class _Engines:
-    """Evaluators whose child processes start while the merges are made."""
-
-    def __init__(self, plan: Plan, evals: Sequence[EvalStep], count: int | None) -> None:
-        cores = os.cpu_count() or 1
-        rows = len({step.row.folder.path for step in evals})
-        self.count = min(rows, count or min(2, cores))
-        self.threads = max(1, cores // max(1, self.count))
-        self.log = plan.store.root / "log"
-        self.evaluators: list = []
-
-    def __enter__(self) -> list:
-        if self.count:
-            from harness.evaluate import Evaluator
-
-            self.log.mkdir(parents=True, exist_ok=True)
-            for index in range(self.count):
-                log = self.log / f"engine-{index}.txt"
-                self.evaluators.append(Evaluator("hf", threads=self.threads, log=log))
-                self.evaluators[-1].start()
-        return self.evaluators
-
-    def __exit__(self, *_: object) -> None:
-        for evaluator in self.evaluators:
-            evaluator.close()

@@ -65,7 +65,7 @@ def compute_scores(
     with contextlib.ExitStack() as stack:
         for step in group:
             stack.enter_context(step.folder.working(recipes.written(step.recipe)))
-        rows = load_rows(plan.family.calibration[need.role], plan.family.folder)
+        rows = load_rows(plan.family.calibration[need.role].in_profile(need.profile), plan.family.folder)
         with meter.phase("scores"):
             facts = compute(
                 model,
@@ -170,6 +170,7 @@ def evaluate(plan: Plan, step: EvalStep, evaluator: Any, progress: Progress) -> 
             limit=recipe.limit,
             seed=recipe.seed,
             split=recipe.split,
+            repeats=recipe.repeats,
         )
         record = evaluator.evaluate(request, progress)
         memory = {"parent": peak_mib(), "engine": evaluator.peak_mib()}

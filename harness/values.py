@@ -3,14 +3,11 @@ depth."""
 
 from __future__ import annotations
 
-import re
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from harness.errors import HarnessError
-
-HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(@[\w./-]+)?$")  # `org/name`, `org/name@revision`
 
 
 class Range(typing.Protocol):

@@ -12,13 +12,16 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import registry
+from harness import tasks as tasks_of
 from harness.board import make_board
 from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError, nearest
-from harness.family import load_family, model_path
-from harness.plan import Plan, RowStep, checkpoint_plan, make_plan
+from harness.family import Family, load_family, model_path
+from harness.plan import Plan, RowStep, ScoreStep
+from harness.planner import checkpoint_plan, make_plan
 from harness.screen import Screen
 from harness.store import Folder, Store, reachable
+from harness.train import experts
 
 REPORTS = ("markdown", "csv", "terminal")
 
@@ -33,8 +36,11 @@ def compare(
 ) -> int:
     """Merge, evaluate, report; the exit code. `engine` are keywords of `harness.merge.merge`."""
     check_device(engine["device"])
-    plan = _plan(family, methods, tasks, limit, results, prepare=True)
+    loaded = load_family(family)
+    store = Store(results, loaded.name)
+    wanted = {"methods": methods, "tasks": tasks, "limit": limit}
     with Screen() as screen:
+        plan = make_plan(_trained(loaded, store, screen, wanted), store, **wanted, prepare=True)
         merges = sum(row.is_merge for row in plan.rows)
         screen.title(
             f"{plan.family.name}  {plan.family.title} · {merges} merges × {len(plan.tasks)} tasks · "
@@ -58,22 +64,30 @@ def evaluate(
         return _run_and_report(plan, screen, plan.store.report / plan.rows[0].folder.path.name)
 
 
-def _plan(
-    family: str,
-    methods: Sequence[str] | None,
-    tasks: Sequence[str] | None,
-    limit: int | None,
-    results: Path,
-    prepare: bool = False,
-) -> Plan:
-    loaded = load_family(family)
-    store = Store(results, loaded.name)
-    return make_plan(loaded, store, methods=methods, tasks=tasks, limit=limit, prepare=prepare)
+def _trained(family: Family, store: Store, screen: Screen, wanted: dict[str, Any]) -> Family:
+    """The family with the experts that it has trained, which are trained now if they are missing. Whatever
+    else could stop the run is told before that: a stand-in has the shapes of the expert to be."""
+    if experts.pending(family, store):
+        from harness import inputs, ready
+
+        plan = make_plan(experts.stand_in(family), store, **wanted, prepare=True)
+        ready.check(plan, lambda what: screen.now("check", what))
+        inputs.make(plan, lambda what: screen.now("convert", what))
+        inputs.check(plan)
+    return experts.make(family, store, screen)
+
+
+def _settled(family: Family, store: Store) -> Family:
+    """The family with the experts that it has trained; as it is while one is missing."""
+    made = experts.steps(family, store)
+    return experts.trained(family, made) if all(step.ready for step in made) else family
 
 
 def _run_and_report(plan: Plan, screen: Screen, folder: Path, **engine: Any) -> int:
+    from harness import ready
     from harness.run import carry_out
 
+    ready.check(plan, lambda what: screen.now("check", what))
     outcome = carry_out(plan, screen, **engine)
     if outcome.stored:
         screen.done("store", f"{outcome.stored} steps", "from store")
@@ -103,8 +117,9 @@ def merge(
     row = next((r for r in loaded.rows() if method == r.label), None)
     given = {**(row.settings if row else {}), **settings}
     only = loaded.model_copy(update={"methods": {method: {"method": row.method if row else method, **given}}})
-    plan = make_plan(only, Store(results, loaded.name), tasks=[], references=False, lone=True)
+    store, wanted = Store(results, loaded.name), {"tasks": [], "references": False}
     with Screen() as screen:
+        plan = make_plan(_trained(only, store, screen, wanted), store, **wanted, lone=True)
         spelled = ", ".join(f"{k}={v}" for k, v in given.items()) or "default parameters"
         screen.title(f"{loaded.name}  {plan.rows[0].label} · {spelled}")
         for note in plan.rows[0].notes:
@@ -122,31 +137,42 @@ def status(
     results: Path,
     as_json: bool,
 ) -> None:
-    """Print the state of every step: done, failed or to do."""
-    plan = _plan(family, methods, tasks, limit, results)
-    steps = [("scores", s.label, s.folder) for s in plan.scores]
-    steps += [("merge", r.label, r.folder) for r in plan.rows if r.is_merge]
-    steps += [("eval", f"{e.row.label} / {e.task.name}", e.folder) for e in plan.evals]
-    listed = [
-        {
-            "step": kind,
-            "what": what,
-            "state": _state(folder),
-            "error": folder.failed,
-            "folder": str(folder.path),
-        }
-        for kind, what, folder in steps
-    ]
+    """Print the state of every step: done, failed, to do, or waiting for an expert's training."""
+    loaded = load_family(family)
+    store = Store(results, loaded.name)
+    made = experts.steps(loaded, store)
+    waits = {step.role for step in made if not step.ready}
+    known = experts.stand_in(loaded) if waits else experts.trained(loaded, made)
+    plan = make_plan(known, store, methods=methods, tasks=tasks, limit=limit)
+    listed = [_entry("train", step.label, step.folder) for step in made]
+    listed += [_entry("scores", s.label, s.folder, _reads(s, waits)) for s in plan.scores]
+    listed += [_entry("merge", r.label, r.folder, bool(waits)) for r in plan.rows if r.is_merge]
+    for e in plan.evals:
+        waiting = bool(waits) if e.row.is_merge else e.row.role in waits
+        listed.append(_entry("eval", f"{e.row.label} / {e.task.name}", e.folder, waiting))
     if as_json:
         click.echo(json.dumps(listed, indent=1, ensure_ascii=False))
         return
     console = Console(highlight=False, soft_wrap=True)
-    marks = {"done": "✓", "failed": "✗", "to do": "·"}
+    marks = {"done": "✓", "failed": "✗", "to do": "·", **({"waiting": "…"} if waits else {})}
     for entry in listed:
         line = Text(f" {marks[entry['state']]} {entry['step']:<7} {entry['what']:<40} {entry['state']}")
         console.print(line.append(f"  {entry['error']}") if entry["error"] else line)
     counts = {state: sum(e["state"] == state for e in listed) for state in marks}
     console.print(" · ".join(f"{n} {state}" for state, n in counts.items()))
+
+
+def _entry(kind: str, what: str, folder: Folder, waiting: bool = False) -> dict[str, Any]:
+    if waiting:  # its key, and so its folder, follow from the expert's weights
+        return {"step": kind, "what": what, "state": "waiting", "error": None, "folder": None}
+    state, path = _state(folder), str(folder.path)
+    return {"step": kind, "what": what, "state": state, "error": folder.failed, "folder": path}
+
+
+def _reads(step: ScoreStep, roles: set[str]) -> bool:
+    """Whether a statistic reads the weights of one of the experts `roles`."""
+    need = step.need
+    return (need.model == "expert" and need.role in roles) or need.against in roles
 
 
 def _state(folder: Folder) -> str:
@@ -176,7 +202,7 @@ def clean(
     if failed:
         targets |= {f.path for f in store.folders() if not f.complete}
     if rows:
-        targets |= _row_folders(make_plan(loaded, store), rows)
+        targets |= _row_folders(make_plan(_settled(loaded, store), store), rows)
     targets = {t for t in targets if not any(parent in targets for parent in t.parents)}
     freed = 0
     for path in sorted(targets):
@@ -197,3 +223,36 @@ def _row_folders(plan: Plan, labels: Sequence[str]) -> set[Path]:
         for row in merges
         if {row.label, row.recipe.label} & set(labels) and row.folder.path.is_dir()
     }
+
+
+def judge_check(
+    file: Path,
+    task: str | None,
+    rule: str | None,
+    model: str | None,
+    parameters: dict[str, Any],
+    metric: str | None,
+    threshold: float | None,
+    results: Path,
+    as_json: bool,
+) -> int:
+    """Print how far a task's judge, or a rule, agrees with the labels of `file`."""
+    from harness.judges import Spec, rules
+    from harness.judges.check import check_file
+    from harness.judging import spec_of
+
+    if (task is None) == (rule is None):
+        raise HarnessError("a judge is a task's or a rule", "give --task TASK or --rule NAME, one of the two")
+    if rule is not None:
+        spec, ask, read = Spec("rules", rule), rules.ask, rules.read
+    else:
+        (found,) = tasks_of.named([task])
+        if found.judge is None:
+            judged = [n for n in registry.find("tasks") if tasks_of.named([n])[0].judge is not None]
+            raise HarnessError(f"task `{found.name}` has no judge", "tasks with one: " + ", ".join(judged))
+        judge = found.judge.but({"parameters": parameters, **({"model": model} if model else {})})
+        spec, (ask, read), metric = spec_of(judge), judge.functions(), metric or judge.metric
+    store = results.expanduser() / "judge-check.sqlite"
+    return check_file(
+        file, spec, ask, read, metric=metric or "", store=store, threshold=threshold, as_json=as_json
+    )

@@ -17,6 +17,8 @@ FIELDS = [
     "higher_is_better",
     "value",
     "stderr",
+    "interval_low",
+    "interval_high",
     "n",
     "best",
     "collapsed",
@@ -26,6 +28,7 @@ FIELDS = [
     "empty",
     "truncated",
     "repetition",
+    "tokens_per_response",
     "merge_seconds",
     "model_folder",
     "eval_folder",
@@ -66,9 +69,13 @@ def _line(board, row, h):
     if cell is None:
         return line
     rates = {k: v for k, v in cell.rates.items() if k in FIELDS}
+    low, high = cell.interval or ("", "")
     return {
         **line,
         **rates,
+        "interval_low": low,
+        "interval_high": high,
+        "tokens_per_response": "" if cell.tokens is None else cell.tokens,
         "value": cell.value,
         "stderr": cell.stderr,
         "n": cell.n,

@@ -79,9 +79,15 @@ def test_every_recipe_field_is_identity_or_recorded(made):
 
 
 def test_recorded_fields_do_not_move_the_key_and_identity_fields_do():
-    one = recipe.EvalRecipe("t", "standard", "p", "s", "test", {}, True, None, 0, "hf")
+    one = recipe.EvalRecipe("t", "standard", "p", "s", "test", {}, True, None, 1, 0, "hf")
     assert recipe.key(one) == recipe.key(dataclasses.replace(one, engine="vllm"))
-    for field, other in {"task": "u", "limit": 5, "generation": {"top_p": 0.9}, "scorer": "x"}.items():
+    for field, other in {
+        "task": "u",
+        "limit": 5,
+        "repeats": 4,
+        "generation": {"top_p": 0.9},
+        "scorer": "x",
+    }.items():
         assert recipe.key(one) != recipe.key(dataclasses.replace(one, **{field: other}))
 
 

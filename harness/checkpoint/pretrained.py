@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 SMALL = 50_000_000  # parameters; below, threads wait for each other more than they work
 
 
-def load_model(path: Path, dtype: torch.dtype) -> torch.nn.Module:
-    """The causal language model in folder `path`, on the CPU. Raises `HarnessError` when weights are missing,
+def load_model(path: Path, dtype: torch.dtype, spread: bool = False) -> torch.nn.Module:
+    """The causal language model in folder `path`, on the CPU, or with its layers `spread` over all CUDA
+    devices. Raises `HarnessError` when weights are missing,
     which transformers would fill at random."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -24,7 +25,9 @@ def load_model(path: Path, dtype: torch.dtype) -> torch.nn.Module:
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, output_loading_info=True)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=dtype, output_loading_info=True, device_map="auto" if spread else None
+        )
     finally:
         if bars:
             logging.enable_progress_bar()

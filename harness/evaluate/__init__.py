@@ -26,7 +26,8 @@ class EvalRequest:
     `folder` receives `samples.parquet` and `log.txt`. `responses` is the SQLite file of this (fingerprint,
     task). `generation` holds lm-eval generation settings (`max_gen_toks`, `do_sample`, `temperature`,
     `top_p`, ...) that replace the task's own. `limit` is the number of documents, None for all. `split` is
-    `test` or `validation`. `seed` decides what is drawn when sampling.
+    `test` or `validation`. `seed` decides what is drawn when sampling; `repeats` is how
+    often each row is asked.
     """
 
     model: Path
@@ -39,6 +40,7 @@ class EvalRequest:
     limit: int | None = None
     seed: int = 0
     split: str = "test"
+    repeats: int = 1
 
 
 class Evaluator:

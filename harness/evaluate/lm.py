@@ -29,7 +29,8 @@ class StoredLM(LM):
     """lm-eval's model interface over a response store and an engine.
 
     `numerics` names what changes an answer besides model and request (engine, dtype). After the run,
-    `answers[doc_id]` holds each document's answers in the order of its requests.
+    `answers[task name, doc_id]` holds each document's answers in the order of its requests. `ahead` is shown
+    all (row, response) pairs before lm-eval scores them one by one.
     """
 
     def __init__(
@@ -42,13 +43,15 @@ class StoredLM(LM):
         seed: int,
         progress: Callable[[int, int], None],
         prompts: dict[str, str],
+        ahead: Callable[[list[tuple[dict, str]]], None] | None = None,
     ) -> None:
         super().__init__()
         self.engine, self.store, self.checkpoint = engine, store, checkpoint
         self.numerics, self.seed, self.progress = numerics, seed, progress
         self.generated = self.from_store = 0
         self.waited = 0.0  # seconds spent on the engine
-        self.answers: dict[int, list[tuple[Instance, dict]]] = {}
+        self.answers: dict[tuple[str, int], list[tuple[Instance, dict]]] = {}
+        self._ahead = ahead
         self._prompts, self._template = prompts, template_identity(checkpoint)
         self._rendered: list[tuple[str, dict, str]] = []
 
@@ -78,10 +81,15 @@ class StoredLM(LM):
         asked = [{"context": context, "kwargs": kwargs} for context, kwargs in (r.args for r in requests)]
         answers = self._ask("generate", requests, asked)
         # A response that begins inside the thinking gets its `<think>` back, so that scorers see it.
-        return [
+        texts = [
             (THINK_OPEN if opens_thinking(request["context"]) else "") + answer["text"]
             for request, answer in zip(asked, answers, strict=True)
         ]
+        if self._ahead is not None:
+            begun = time.perf_counter()
+            self._ahead([(r.doc, text) for r, text in zip(requests, texts, strict=True)])
+            self.scoring = time.perf_counter() - begun
+        return texts
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         asked = [{"context": context, "continuation": text} for context, text in (r.args for r in requests)]
@@ -110,7 +118,9 @@ class StoredLM(LM):
             self.progress(len(keys) - len(missing) + self.generated, len(keys))
         self.waited += time.perf_counter() - begun
         for instance, key in zip(instances, keys, strict=True):
-            self.answers.setdefault(instance.doc_id, []).append((instance, answers[key]))
+            self.answers.setdefault((instance.task_name, instance.doc_id), []).append(
+                (instance, answers[key])
+            )
         return [answers[key] for key in keys]
 
     def _identified(self, kind: str, asked: list[dict]) -> list[dict]:

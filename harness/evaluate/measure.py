@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +17,15 @@ from typing import Any
 import lm_eval.api.task
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
+from lm_eval.filters import build_filter_ensemble
 from lm_eval.tasks import TaskManager
 
 from harness.errors import HarnessError
 from harness.evaluate import EvalRequest
+from harness.evaluate.decoding import decoding
 from harness.evaluate.engine import Engine
 from harness.evaluate.lm import StoredLM
+from harness.evaluate.lm_eval_tasks import build_hint, local_data
 from harness.evaluate.results import metrics, rates, sample_rows, write_samples
 from harness.evaluate.store import ResponseStore
 from harness.evaluate.task_file import TaskFile
@@ -44,8 +48,8 @@ def measure(
     with _log_to(request.folder / "log.txt") as log:
         store = ResponseStore(request.responses, request.fingerprint)
         try:
-            task = _task(request, tasks)
-            built = time.perf_counter()
+            built = _tasks(request, tasks)
+            ready = time.perf_counter()
             lm = StoredLM(
                 engine,
                 store,
@@ -54,10 +58,11 @@ def measure(
                 seed=request.seed,
                 progress=progress,
                 prompts=prompts,
+                ahead=_ahead(built),
             )
             found = evaluate(
                 lm,
-                {"tasks": {task.config.task: task}},
+                built,
                 limit=request.limit,
                 bootstrap_iters=0,
                 apply_chat_template=request.chat_template,
@@ -66,9 +71,9 @@ def measure(
         finally:
             store.close()
         answered = time.perf_counter()
-        record = _record(request, task, lm, found)
+        record = _record(request, built, lm, found)
         write_end = time.perf_counter()
-        spent = {"task": built - begun, "engine": lm.waited, "lm_eval": answered - built - lm.waited,
+        spent = {"task": ready - begun, "engine": lm.waited, "lm_eval": answered - ready - lm.waited,
                  "write": write_end - answered, "all": write_end - begun}  # fmt: skip
         record["seconds"] = {name: round(seconds, 4) for name, seconds in spent.items()}
         record["engine"] = {**numerics, **{k: v for k, v in engine.loaded.items() if k != "seconds"}}
@@ -83,56 +88,88 @@ def measure(
     return record
 
 
-def _record(request: EvalRequest, task: ConfigurableTask, lm: StoredLM, found: dict) -> dict[str, Any]:
-    name, generative = task.config.task, request.task.uses_generation
-    samples = found["samples"][name]
-    rows = sample_rows(samples, lm.answers, generative)
+def _record(
+    request: EvalRequest, built: dict[str, ConfigurableTask], lm: StoredLM, found: dict
+) -> dict[str, Any]:
+    generative, judged = request.task.uses_generation, request.task.judge is not None
+    parts = {name: found["samples"][name] for name in built}
+    rows = sample_rows(parts, lm.answers, generative, judged)
     write_samples(rows, request.folder / "samples.parquet")
     tokens = [answer["tokens"] for given in lm.answers.values() for _, answer in given if generative]
-    return {
-        "metrics": metrics(found["results"][name], samples, task.higher_is_better()),
+    first = next(iter(built.values()))
+    results = {name: found["results"][name] for name in built}
+    record = {
+        "metrics": metrics(results, parts, first.higher_is_better(), first.aggregation()),
         "rates": rates(rows) if generative else {},
         "tokens_per_response": sum(tokens) / len(tokens) if tokens else None,
         "generated": lm.generated,
         "from_store": lm.from_store,
     }
+    if request.task.executes_code:
+        from harness import sandbox
+
+        record["sandbox"] = sandbox.mode()
+    return record
 
 
-def _task(request: EvalRequest, tasks: dict) -> ConfigurableTask:
-    """The built lm-eval task, from `tasks` where its files have not changed, with this request's settings."""
+def _ahead(built: dict[str, ConfigurableTask]) -> Callable[[list[tuple[dict, str]]], None] | None:
+    """Scores responses several at once before lm-eval asks one by one, for scorers that wait on a process."""
+    (task, *others) = built.values()
+    ahead = getattr(task.config.process_results, "ahead", None)
+    if ahead is None or others:
+        return None
+    return lambda pairs: ahead(pairs, os.cpu_count() or 1)
+
+
+def _tasks(request: EvalRequest, tasks: dict) -> dict[str, ConfigurableTask]:
+    """The built lm-eval tasks by name, from `tasks` where their files have not changed, with this request's
+    settings. A group has several."""
     key = (request.task.path, request.split, request.task.score_hash)
     if key not in tasks:
-        tasks[key] = _build(request.task, request.split)
-    task, settings = tasks[key]
-    if settings is not None:
-        task.set_config("generation_kwargs", _decoding(settings, request.generation))
-    return task
+        tasks[key] = build(request.task, request.split)
+    for task, settings in tasks[key].values():
+        if settings is not None:
+            task.set_config("generation_kwargs", decoding(settings, request.generation))
+            _repeat(task, request.repeats)
+    return {name: task for name, (task, _) in tasks[key].items()}
 
 
-def _build(file: TaskFile, split: str) -> tuple[ConfigurableTask, dict | None]:
+def _repeat(task: ConfigurableTask, count: int) -> None:
+    """Ask each row `count` times and show the scorer all responses; lm-eval would show it the first."""
+    if task.config.filter_list is not None and count == (task.config.repeats or 1):
+        return  # the task says itself what it makes of its responses
+    task.set_config("repeats", count)
+    keep = ["take_first", None] if count == 1 else ["take_first_k", {"k": count}]
+    task._filters = [build_filter_ensemble("none", [keep])]
+
+
+def build(file: TaskFile, split: str) -> dict[str, tuple[ConfigurableTask, dict | None]]:
+    """lm-eval's tasks for a benchmark by name, with their own generation settings. Reads the data;
+    HarnessError where that, or the task's file, is at fault."""
+    files = {part.config["task"]: part for part in file.members or (file,)}
     try:
-        with _building:
-            loaded = TaskManager(include_defaults=False).load([str(file.path)])["tasks"]
-        task = loaded[file.config["task"]]
+        with _building, local_data(file):
+            manager = TaskManager(
+                include_defaults=False, include_path=str(file.path.parent) if file.members else None
+            )
+            wanted = list(files) if file.members else [str(file.path)]
+            loaded = manager.load(wanted)["tasks"]
+    except HarnessError:
+        raise
     except Exception as error:  # a task's YAML and Python are its author's; lm-eval raises all kinds
-        fact = f"task `{file.name}` cannot be built: {type(error).__name__}: {error}"
-        raise HarnessError(fact, f"mend {file.path}") from error
+        reason = next(iter(str(error).strip().splitlines()), "")
+        fact = f"task `{file.name}` cannot be built: {type(error).__name__}: {reason}"
+        raise HarnessError(fact, build_hint(file)) from error
+    return {name: _prepared(part, loaded[name], split) for name, part in files.items()}
+
+
+def _prepared(file: TaskFile, task: ConfigurableTask, split: str) -> tuple[ConfigurableTask, dict | None]:
     task.set_config("test_split", file.split(split))
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
     if task.get_config("num_fewshot") is None:
         task.set_config("num_fewshot", 0)
     settings = task.config.generation_kwargs if file.uses_generation else None
     return task, settings and dict(settings)
-
-
-def _decoding(own: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """The task's generation settings with the request's over them. A temperature means sampling."""
-    merged = {**own, **wanted}
-    if "do_sample" not in wanted and "temperature" in wanted:
-        merged["do_sample"] = wanted["temperature"] > 0
-    if not merged.get("do_sample"):  # greedy: settings of a sampler would only make equal requests differ
-        merged = {k: v for k, v in merged.items() if k not in ("temperature", "top_p", "top_k", "min_p")}
-    return merged
 
 
 class _OwnThread(logging.Filter):

@@ -7,66 +7,51 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.task import strip_thinking
+from harness.evaluate.intervals import bootstrap, exp, pairs_of, stderr
+from harness.task import TOLD, strip_thinking
 
 NGRAM = 4
 REPETITIVE = 0.5  # a response is repetitive when over half of its word 4-grams occurred before in it
-TOLD = ("unparsed", "unfinished")  # metrics that say how a response went, not how good it is
 
 
-def mean_stderr(values: Sequence[float]) -> float | None:
-    """Sample standard error of the mean: s / sqrt(n), s with n - 1. None below two values."""
-    n = len(values)
-    if n < 2:
-        return None
-    mean = math.fsum(values) / n
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1) / n)
-
-
-def perplexity_stderr(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Standard error of exp(-sum l / sum w) over documents with log-likelihood l and w words.
-
-    Delta method for a ratio estimator (Cochran, Sampling Techniques, 1977, section 6.4): with
-    r = sum l / sum w, var r = n / (n - 1) * sum (l - r w)^2 / (sum w)^2, and |d exp(-r)| = exp(-r) dr.
-    None below two documents.
-    """
-    n = len(pairs)
-    words = math.fsum(w for _, w in pairs)
-    if n < 2 or words <= 0:
-        return None
-    ratio = math.fsum(value for value, _ in pairs) / words
-    spread = math.fsum((value - ratio * w) ** 2 for value, w in pairs)
-    return _exp(-ratio) * math.sqrt(n / (n - 1) * spread) / words
-
-
-def stderr(values: Sequence[Any]) -> float | None:
-    """The standard error that fits per-document values: numbers, or (log-likelihood, words) pairs."""
-    if not values or any(v is None for v in values):
-        return None
-    if all(isinstance(v, (tuple, list)) and len(v) == 2 for v in values):
-        return perplexity_stderr([(float(a), float(b)) for a, b in values])
-    if all(isinstance(v, (int, float)) or hasattr(v, "dtype") for v in values):
-        return mean_stderr([float(v) for v in values])
-    return None
-
-
-def metrics(found: dict[str, Any], samples: list[dict], higher: dict[str, bool]) -> dict[str, dict[str, Any]]:
+def metrics(
+    found: dict[str, dict[str, Any]],
+    samples: dict[str, list[dict]],
+    higher: dict[str, bool],
+    aggregations: Mapping[str, Callable[[list], float]],
+) -> dict[str, dict[str, Any]]:
     """lm-eval's aggregated values by metric (`metric,filter` where there are several filters), each with the
-    number of documents that count towards it and its standard error."""
-    filters = {sample["filter"] for sample in samples}
+    number of documents that count towards it, its standard error, and an interval where the value is no mean
+    of the documents'. `found` and `samples` are by lm-eval task; several (a group) are pooled by size."""
+    filters = {sample["filter"] for part in samples.values() for sample in part}
     table = {}
-    for name, value in found.items():
+    for name in dict.fromkeys(name for part in found.values() for name in part):
         metric, _, chosen = name.partition(",")
         if not chosen or metric.endswith("_stderr") or metric in TOLD:
             continue
-        values = [s[metric] for s in samples if s["filter"] == chosen and metric in s["metrics"]]
-        table[metric if len(filters) == 1 else name] = {
-            "value": float(value), "stderr": stderr(values), "n": len(values),
-            "higher_is_better": bool(higher.get(metric, True))}  # fmt: skip
+        by_task = {
+            task: [s[metric] for s in part if s["filter"] == chosen and metric in s["metrics"]]
+            for task, part in samples.items()
+        }
+        values = [value for part in by_task.values() for value in part]
+        weighted = [float(found[task][name]) * len(part) for task, part in by_task.items() if part]
+        entry = {
+            "value": math.fsum(weighted) / len(values)
+            if len(found) > 1
+            else float(found[next(iter(found))][name])
+        }
+        entry |= {
+            "stderr": stderr(values),
+            "n": len(values),
+            "higher_is_better": bool(higher.get(metric, True)),
+        }
+        if entry["stderr"] is None or pairs_of(values):
+            entry |= bootstrap(values, aggregations.get(metric))
+        table[metric if len(filters) == 1 else name] = entry
     return table
 
 
@@ -87,9 +72,22 @@ def rates(rows: list[dict]) -> dict[str, float | None]:
     return {name: share(name) for name in (*TOLD, "empty", "truncated", "repetition")}
 
 
-def sample_rows(samples: list[dict], answers: dict[int, list], generative: bool) -> list[dict[str, Any]]:
-    """One flat row per document (and filter): what was asked and answered, and what it scored."""
-    return [_row(sample, answers[sample["doc_id"]], generative) for sample in samples]
+def sample_rows(
+    samples: dict[str, list[dict]], answers: dict[tuple[str, int], list], generative: bool, judged: bool
+) -> list[dict[str, Any]]:
+    """One flat row per document (and filter): what was asked and answered, and what it scored. For a judge
+    also the task's row and all responses, as JSON."""
+    rows = []
+    for task, part in samples.items():
+        for sample in part:
+            row = _row(sample, answers[task, sample["doc_id"]], generative)
+            if len(samples) > 1:
+                row = {"task": task, **row}
+            if judged:
+                texts = [told["text"] for _, told in answers[task, sample["doc_id"]]]
+                row |= {"row": _text(sample["doc"]), "responses": json.dumps(texts, ensure_ascii=False)}
+            rows.append(row)
+    return rows
 
 
 def _row(sample: dict, given: list, generative: bool) -> dict[str, Any]:
@@ -107,9 +105,9 @@ def _row(sample: dict, given: list, generative: bool) -> dict[str, Any]:
         row["response"] = _text(choices) if len(choices) > 1 else str(answer["logprob"])
     for name in sample["metrics"]:
         value = sample[name]
-        if isinstance(value, (tuple, list)) and len(value) == 2:
+        if pairs_of([value]):
             row |= {"loglikelihood": float(value[0]), "weight": float(value[1])}
-            value = _exp(-float(value[0]) / float(value[1])) if value[1] else None
+            value = exp(-float(value[0]) / float(value[1])) if value[1] else None
         if name not in TOLD and (value is None or isinstance(value, (int, float)) or hasattr(value, "dtype")):
             row[name] = None if value is None else float(value)
     return row
@@ -140,7 +138,3 @@ def write_samples(rows: list[dict], path: Path) -> None:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _exp(value: float) -> float:
-    return math.exp(value) if value < 709 else math.inf

@@ -10,14 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from harness.data import Source
+from harness.data.identity import identity
 from harness.errors import HarnessError, nearest
+from harness.evaluate.judged import JudgeFile, judge_of
 from harness.evaluate.syntax import load_module, source
+from harness.evaluate.task_yaml import Function, read, wrong
 from harness.store import digest
 
 REQUIRED = ("title", "group", "paper", "licence", "revision", "profile")
-HEADER = {*REQUIRED, "higher_is_better", "columns"}
+FLAGS = {"chat_template": bool, "executes_code": bool, "decoding": str, "judge": dict}
+HEADER = {*REQUIRED, *FLAGS, "higher_is_better", "columns"}
+FLAG_HINTS = {bool: "write true or false", str: "write `decoding: task`", dict: "see docs/judges.md"}
+KINDS = ("accuracy", "score", "perplexity")
 COLUMN = {"title", "higher_is_better", "kind", "group"}
 NAMES = {"task", "task_alias", "tag", "metadata", "include"}  # they change neither a request nor a score
 SCORING = {"process_results", "metric_list", "filter_list", "should_decontaminate",
@@ -27,33 +32,69 @@ OUTPUTS = ("generate_until", "loglikelihood", "loglikelihood_rolling", "multiple
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table. `key` is the lm-eval metric, `kind` is `accuracy` or `perplexity`, ..."""
+    """One column of the table. `key` is lm-eval's metric, or the judge's where `judged`; `kind` says how it
+    is shown: `accuracy` in percent, `score` and `perplexity` as they are."""
 
     key: str
     title: str
     higher_is_better: bool
     kind: str
     group: str
-
-
-class Function(str):
-    """A `!function file.name` of a task's YAML, unresolved."""
+    judged: bool = False
 
 
 @dataclass(frozen=True)
 class TaskFile:
-    """A benchmark: lm-eval YAML with our header under `metadata.harness`."""
+    """A benchmark: lm-eval YAML with our header under `metadata.harness`. A group of lm-eval's has its tasks
+    as `members`."""
 
     name: str
     path: Path
     header: dict[str, Any]
     columns: tuple[Column, ...]
     config: dict[str, Any] = field(repr=False)
+    judge: JudgeFile | None = None
+    members: tuple[TaskFile, ...] = ()
+
+    @property
+    def profile(self) -> str:
+        return self.header["profile"]
+
+    @property
+    def chat_template(self) -> bool:
+        """Whether prompts go through the chat template (where the family has one)."""
+        return self.header.get("chat_template", True)
+
+    @property
+    def own_decoding(self) -> bool:
+        """Whether the task's generation settings hold whatever the family says."""
+        return self.header.get("decoding") == "task"
+
+    @property
+    def executes_code(self) -> bool:
+        """Whether scoring runs what the model wrote."""
+        return self.header.get("executes_code", False)
+
+    @cached_property
+    def source(self) -> Source | None:
+        """Where fetched data comes from; None for data that is generated, or that lm-eval loads itself."""
+        made = self._dataset()
+        return (
+            None
+            if made is None or not hasattr(made, "row")
+            else Source.of(self.config.get("dataset_kwargs") or {})
+        )
+
+    def load(self) -> None:
+        """Read the data once, so that what is missing or malformed is known before any work."""
+        if self.source is not None:
+            self._dataset()(**self.config["dataset_kwargs"])
 
     @property
     def uses_generation(self) -> bool:
         """Whether the model writes text (as opposed to log-likelihoods of given text)."""
-        return self.config.get("output_type", "generate_until") == "generate_until"
+        first = self.members[0] if self.members else self
+        return first.config.get("output_type", "generate_until") == "generate_until"
 
     @cached_property
     def prompt_hash(self) -> str:
@@ -88,11 +129,19 @@ class TaskFile:
             return [self._spell(part) for part in value]
         return value
 
-    def _data(self) -> dict[str, str]:
+    def _data(self) -> Any:
         # Data that the project generates has no revision: its content is its identity.
+        if self.source is not None:
+            return identity(self.source)
+        made = self._dataset()
+        if made is None or not hasattr(made, "rows"):
+            return {}  # fetched by lm-eval: reference and revision are in the YAML
+        return {split: digest(made.rows(split)) for split in made.splits}
+
+    def _dataset(self) -> Any:
         made = self.config.get("custom_dataset")
         if not isinstance(made, Function):
-            return {}
+            return None
         module, _, name = made.rpartition(".")
         function = getattr(load_module(self.path.parent / f"{module}.py"), name, None)
         if function is None:
@@ -100,62 +149,65 @@ class TaskFile:
                 f"{self.path}: `custom_dataset` names `{made}`, which does not exist",
                 f"define `{name}` in {module}.py",
             )
-        if not hasattr(function, "rows"):
-            return {}  # fetched data: its reference and revision are in the YAML
-        return {split: digest(function.rows(split)) for split in function.splits}
+        return function
 
 
 def load_task(path: Path | str) -> TaskFile:
     """The benchmark in a YAML file. Raises HarnessError naming file, line and key for anything malformed."""
     path = Path(path)
-    config = _read(path, ())
+    config = read(path)
     metadata = config.get("metadata")
     header = metadata.get("harness") if isinstance(metadata, dict) else None
     if not isinstance(header, dict):
         raise HarnessError(f"{path}: `metadata.harness` is missing", f"it holds {', '.join(REQUIRED)}")
     for key in header:
         if key not in HEADER:
-            raise _wrong(path, f"metadata.harness.{key}", "is not known", nearest(key, HEADER))
+            raise wrong(path, f"metadata.harness.{key}", "is not known", nearest(key, HEADER))
     for key in REQUIRED:
         if not isinstance(header.get(key), str):
             fact = f"is {header.get(key)!r}"
-            raise _wrong(path, f"metadata.harness.{key}", fact, "write text", "metadata.harness")
+            raise wrong(path, f"metadata.harness.{key}", fact, "write text", "metadata.harness")
+    for key, kind in FLAGS.items():
+        if key in header and not isinstance(header[key], kind):
+            raise wrong(path, f"metadata.harness.{key}", f"is {header[key]!r}", FLAG_HINTS[kind])
     if config.get("task") != f"harness_{path.stem}":
-        raise _wrong(path, "task", f"is {config.get('task')!r}", f"write `task: harness_{path.stem}`")
+        raise wrong(path, "task", f"is {config.get('task')!r}", f"write `task: harness_{path.stem}`")
     output = config.get("output_type", "generate_until")
     if output not in OUTPUTS:
-        raise _wrong(path, "output_type", f"is {output!r}", nearest(str(output), OUTPUTS))
+        raise wrong(path, "output_type", f"is {output!r}", nearest(str(output), OUTPUTS))
     if output == "generate_until" and "until" not in (config.get("generation_kwargs") or {}):
-        raise _wrong(
+        raise wrong(
             path,
             "generation_kwargs.until",
             "is missing",
             "write `until: []`; lm-eval stops at an empty line otherwise",
             "generation_kwargs",
         )
-    return TaskFile(path.stem, path, header, _columns(path, config, header), config)
+    judge = judge_of(path, header)
+    return TaskFile(path.stem, path, header, _columns(path, config, header, judge), config, judge)
 
 
-def _columns(path: Path, config: dict, header: dict) -> tuple[Column, ...]:
+def _columns(path: Path, config: dict, header: dict, judge: JudgeFile | None) -> tuple[Column, ...]:
+    judged = judge.metrics if judge else ()
     metrics = [entry.get("metric") for entry in config.get("metric_list") or [] if isinstance(entry, dict)]
     if not metrics:
-        raise _wrong(path, "metric_list", "names no metric", "write `- {metric: accuracy, ...}`")
+        raise wrong(path, "metric_list", "names no metric", "write `- {metric: accuracy, ...}`")
     given = header.get("columns")
     where = "metadata.harness" if given is None else "metadata.harness.columns"
     if given is None:
         given = {metrics[0]: {"title": header["title"], "higher_is_better": header.get("higher_is_better")}}
     if not isinstance(given, dict) or not given:
-        raise _wrong(path, where, f"is {given!r}", "write `metric: {title: ..., higher_is_better: true}`")
+        raise wrong(path, where, f"is {given!r}", "write `metric: {title: ..., higher_is_better: true}`")
     columns = []
     for key, spec in given.items():
         spec = spec if isinstance(spec, dict) else {}
-        if key not in metrics:
-            known = nearest(str(key), map(str, metrics))
-            raise _wrong(path, f"{where}.{key}", "is not in `metric_list`", known)
+        if key not in (*metrics, *judged):
+            known = nearest(str(key), map(str, (*metrics, *judged)))
+            raise wrong(path, f"{where}.{key}", "is not in `metric_list`", known)
         for unknown in set(spec) - COLUMN:
-            raise _wrong(path, f"{where}.{key}.{unknown}", "is not known", nearest(unknown, COLUMN), where)
+            raise wrong(path, f"{where}.{key}.{unknown}", "is not known", nearest(unknown, COLUMN), where)
         if not isinstance(spec.get("higher_is_better"), bool):
-            raise _wrong(
+            raise wrong(
                 path,
                 f"{where}.higher_is_better",
                 f"is {spec.get('higher_is_better')!r}",
@@ -163,58 +215,8 @@ def _columns(path: Path, config: dict, header: dict) -> tuple[Column, ...]:
                 where,
             )
         kind = spec.get("kind", "perplexity" if key.endswith("perplexity") else "accuracy")
-        columns.append(
-            Column(
-                key,
-                str(spec.get("title", key)),
-                spec["higher_is_better"],
-                kind,
-                spec.get("group", header["group"]),
-            )
-        )
+        if kind not in KINDS:
+            raise wrong(path, f"{where}.{key}.kind", f"is {kind!r}", nearest(str(kind), KINDS), where)
+        better, title = spec["higher_is_better"], str(spec.get("title", key))
+        columns.append(Column(key, title, better, kind, spec.get("group", header["group"]), key in judged))
     return tuple(columns)
-
-
-class _Loader(yaml.SafeLoader):
-    pass
-
-
-_Loader.add_constructor("!function", lambda loader, node: Function(loader.construct_scalar(node)))
-
-
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path in seen:
-        raise HarnessError(f"{path}: `include` leads back to itself", "remove the circle")
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except (OSError, UnicodeDecodeError) as error:
-        raise HarnessError(f"{path} cannot be read: {error}", "a task is a YAML file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        fact = getattr(error, "problem", None) or error
-        raise HarnessError(f"{place}: {fact}", "check the indentation, quotes and colons there") from error
-    if not isinstance(config, dict):
-        kind = type(config).__name__
-        raise HarnessError(f"{path}:1: holds {kind}, not keys and values", "write `task: ...`")
-    base: dict[str, Any] = {}
-    included = config.pop("include", [])
-    for name in included if isinstance(included, list) else [included]:
-        base |= _read(path.parent / name, (*seen, path))
-    return base | config
-
-
-def _wrong(path: Path, key: str, fact: str, hint: str, near: str | None = None) -> HarnessError:
-    line = _line(path, (near or key).split("."))
-    return HarnessError(f"{path}{f':{line}' if line else ''}: `{key}` {fact}", hint)
-
-
-def _line(path: Path, keys: list[str]) -> int | None:
-    node, line = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader), None
-    for wanted in keys:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        found = next(((k, v) for k, v in pairs if k.value == wanted), None)
-        if found is None:
-            return line
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line

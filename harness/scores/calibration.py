@@ -5,6 +5,7 @@
     a hub data set qiaojin/PubMedQA         `name` (configuration) and `split` as there; @revision pins it
     a function     package.module:function  called with n= and seed=, and with `name` first where one is given
 and `text:` is a format string over a row's columns: "{question}\\n{answers[0][text]}".
+In it `{eos}` is a mark that becomes the end token of whichever tokenizer reads the row (`harness.endmark`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.endmark import END
 from harness.errors import HarnessError, nearest
-from harness.values import HUB_ID
+from harness.hub import HUB_ID, offline
+from harness.obtain import check
 
 FUNCTION = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 
@@ -34,12 +37,13 @@ class Spec(Protocol):
     split: str
     text: str
     completion: str | None
+    completion_after: str | None
     n: int
     seed: int
 
 
 def load_rows(spec: Spec, folder: Path | str = ".") -> list[dict[str, str]]:
-    """`spec.n` rows, {"text"} or, where `spec.completion` is given, {"prompt", "completion"}.
+    """`spec.n` rows, {"text"} or, where the spec says what the completion is, {"prompt", "completion"}.
 
     Files and data sets are taken from their beginning, as the released scripts of this field do; a `seed`
     other than 0 draws the rows at random instead. Relative paths start at `folder`. Raises HarnessError for
@@ -54,6 +58,12 @@ def load_rows(spec: Spec, folder: Path | str = ".") -> list[dict[str, str]]:
     return [_text(spec, row, index) for index, row in enumerate(rows)]
 
 
+def columns(path: Path) -> list[str]:
+    """The columns of the first row of a file of rows; [] for a file that holds none."""
+    rows = _read(path, _READERS[path.suffix]) if path.suffix in _READERS else []
+    return [str(column) for column in rows[0]] if rows else []
+
+
 def _source(spec: Spec, folder: Path) -> Iterable[dict[str, Any]]:
     suffix = Path(spec.data).suffix
     if suffix in _READERS:
@@ -65,11 +75,14 @@ def _source(spec: Spec, folder: Path) -> Iterable[dict[str, Any]]:
         return _read(path, _READERS[suffix])
     if FUNCTION.match(spec.data):
         return _call(spec)
+    if (folder / Path(spec.data).expanduser()).is_dir():  # a data set's files, as on the hub
+        return _loaded(spec, str(folder / Path(spec.data).expanduser()), None)
     if HUB_ID.match(spec.data):
         return _hub(spec)
     raise HarnessError(
         f"calibration data is `{spec.data}`",
-        f"a {', '.join(_READERS)} file, a hub id `org/name`, or `package.module:function`",
+        f"a {', '.join(_READERS)} file, the folder of a data set, a hub id `org/name`, or "
+        "`package.module:function`",
     )
 
 
@@ -146,11 +159,17 @@ def _call(spec: Spec) -> list[dict[str, Any]]:
 
 
 def _hub(spec: Spec) -> Sequence[dict[str, Any]]:
+    name, _, revision = spec.data.partition("@")
+    if not offline():  # the loader itself tries for half a minute where there is no network
+        check(spec.data, "dataset")
+    return _loaded(spec, name, revision or None)
+
+
+def _loaded(spec: Spec, place: str, revision: str | None) -> Sequence[dict[str, Any]]:
     from datasets import load_dataset
 
-    name, _, revision = spec.data.partition("@")
     try:
-        return load_dataset(name, spec.name, split=spec.split, revision=revision or None)
+        return load_dataset(place, spec.name, split=spec.split, revision=revision)
     except Exception as error:  # the hub client has many exception types; all mean: not obtained
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise HarnessError(
@@ -163,6 +182,8 @@ def _text(spec: Spec, row: dict[str, Any], index: int) -> dict[str, str]:
     text = _filled(spec.text, row, index, spec.data)
     if not text.strip():
         raise HarnessError(f"calibration row {index} of `{spec.data}` is empty", f"`text:` is {spec.text!r}")
+    if spec.completion_after is not None:
+        return _cut(text, spec.completion_after, index, spec.data)
     if spec.completion is None:
         return {"text": text}
     completion = _filled(spec.completion, row, index, spec.data)
@@ -174,9 +195,23 @@ def _text(spec: Spec, row: dict[str, Any], index: int) -> dict[str, str]:
     return {"prompt": text.removesuffix(completion), "completion": completion}
 
 
+def _cut(text: str, after: str, index: int, data: str) -> dict[str, str]:
+    prompt, found, completion = text.rpartition(after)
+    if not found or not completion.strip():
+        raise HarnessError(
+            f"calibration row {index} of `{data}` has nothing behind {after!r}",
+            "`completion_after:` is what stands before the answer in every row",
+        )
+    return {"prompt": prompt + found, "completion": completion}
+
+
 def _filled(template: str, row: dict[str, Any], index: int, data: str) -> str:
+    if any(END in value for value in row.values() if isinstance(value, str)):
+        raise HarnessError(
+            f"calibration row {index} of `{data}` holds U+FDD0, which is no character", "clean the row"
+        )
     try:
-        return template.format(**row)
+        return template.format(**{**row, "eos": END})
     except KeyError as error:
         column = str(error.args[0])
         raise HarnessError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.endmark import filled
 from harness.errors import HarnessError
 
 IGNORED = -100  # label of a token that carries no loss
@@ -42,6 +43,7 @@ def encode(
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_path), truncation_side="right")
+    rows = filled(rows, tokenizer, str(tokenizer_path))
     if pad and tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return [_sample(tokenizer, row, index, max_tokens, loss_on, pad) for index, row in enumerate(rows)]

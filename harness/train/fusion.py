@@ -21,9 +21,10 @@ from harness.checkpoint.pretrained import load_model, threads_for
 from harness.measure import Meter
 from harness.store import digest, reachable
 from harness.train import models, teachers, written
-from harness.train.loop import STATE, Schedule, optimize
+from harness.train.loop import STATE, Schedule, gradients_of, optimize
 from harness.train.work import CURVE, Work
 
+MODULES = ("fusion", "loop", "models", "teachers", "work", "written")  # whose code the bytes follow from
 IGNORED = -100  # label of a position that carries no loss
 PER_PARAMETER = 12  # bytes of a checkpoint: weights and AdamW's two moments in float32
 
@@ -124,7 +125,7 @@ class _Fusion:
         with threads_for(student.num_parameters()):
             resumed = optimize(
                 student,
-                loss,
+                gradients_of(loss),
                 len(self.samples),
                 schedule,
                 self.work.training,
@@ -199,7 +200,7 @@ def _mean(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def _key(context: Any, settings: Any) -> str:
     """Hash of all that the trained bytes follow from. Files count by path, size and time of change."""
     inputs, job = context.inputs, context.job
-    here = sorted(Path(__file__).parent.glob("*.py"))
+    here = [Path(__file__).with_name(f"{name}.py") for name in MODULES]
     return digest(
         {
             "base": _stat(inputs.base),

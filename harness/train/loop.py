@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -61,22 +61,39 @@ def _order(count: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
+Gradients = Callable[[int, list[int]], Mapping[str, float]]
+
+
+def gradients_of(loss: Callable[[list[int]], Mapping[str, Tensor]]) -> Gradients:
+    """What `optimize` is given, of a function from rows to losses; that called `loss` is differentiated."""
+
+    def gradients(step: int, rows: list[int]) -> Mapping[str, float]:
+        losses = loss(rows)
+        shown = {name: value.item() for name, value in losses.items()}
+        losses["loss"].backward()
+        return shown
+
+    return gradients
+
+
 def optimize(
     model: torch.nn.Module,
-    loss: Callable[[list[int]], Mapping[str, Tensor]],
+    gradients: Gradients,
     count: int,
     schedule: Schedule,
     folder: Path,
     *,
     seed: int,
     progress: Callable[[int, int], None],
+    writes: bool = True,
 ) -> int:
-    """Carry out the steps of `schedule` on `model`, whose weights are changed in place; the number of steps
-    that were found done.
+    """Carry out the steps of `schedule` on the parameters of `model` that require a gradient, in place; the
+    number of steps that were found done.
 
-    `loss(rows)` gives the losses of a batch of row numbers below `count`; the one called `loss` is
-    differentiated, all are written to `folder`/training.jsonl, one line per step. Parameters of one dimension
-    (norms, biases) are not decayed. Raises `HarnessError` when a loss is not finite.
+    `gradients(step, rows)` adds the gradients of a batch of row numbers below `count` to the parameters and
+    returns its losses, `loss` among them; they are written to `folder`/training.jsonl, one line per step.
+    Parameters of one dimension (norms, biases) are not decayed. Of several processes that share the work and
+    add up their gradients one `writes`. Raises `HarnessError` when a loss is not finite.
     """
     optimizer = _adamw(model, schedule)
     devices = [model.device] if model.device.type == "cuda" else []
@@ -86,12 +103,13 @@ def optimize(
         saved, cost = time.perf_counter(), 0.0
         model.train()
         progress(begun, schedule.steps)
-        with _curve(folder / CURVE, begun).open("a", encoding="utf-8") as curve:
+        with _curve(folder / CURVE, begun, writes) as curve:
             for step in range(begun, schedule.steps):
                 batch = rows_of(step, schedule.batch_size, count, seed)
-                curve.write(json.dumps(_step(model, optimizer, loss, batch, schedule, step)) + "\n")
+                curve.write(json.dumps(_step(model, optimizer, gradients, batch, schedule, step)) + "\n")
                 curve.flush()
-                if time.perf_counter() - saved >= max(SECONDS, TIMES * cost) and step + 1 < schedule.steps:
+                due = time.perf_counter() - saved >= max(SECONDS, TIMES * cost)
+                if writes and due and step + 1 < schedule.steps:
                     begin = time.perf_counter()
                     _save(model, optimizer, folder, step + 1)
                     saved = time.perf_counter()
@@ -101,7 +119,7 @@ def optimize(
 
 
 def _adamw(model: torch.nn.Module, schedule: Schedule) -> torch.optim.AdamW:
-    parameters = list(model.parameters())  # tied weights come once
+    parameters = [p for p in model.parameters() if p.requires_grad]  # tied weights come once
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": schedule.weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
@@ -114,16 +132,14 @@ def _adamw(model: torch.nn.Module, schedule: Schedule) -> torch.optim.AdamW:
 def _step(
     model: torch.nn.Module,
     optimizer: torch.optim.AdamW,
-    loss: Callable[[list[int]], Mapping[str, Tensor]],
+    gradients: Gradients,
     batch: list[int],
     schedule: Schedule,
     step: int,
 ) -> dict[str, float]:
     for group in optimizer.param_groups:
         group["lr"] = schedule.rate(step)
-    losses = loss(batch)
-    shown = {name: value.item() for name, value in losses.items()}
-    losses["loss"].backward()
+    shown = gradients(step, batch)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.clip).item()
     if not (math.isfinite(shown["loss"]) and math.isfinite(norm)):
         raise HarnessError(
@@ -135,19 +151,21 @@ def _step(
     return {"step": step, "rate": schedule.rate(step), **shown, "norm": norm}
 
 
-def _curve(file: Path, steps: int) -> Path:
-    """The losses of the first `steps` steps; the kill came some steps after the checkpoint, maybe within a
-    line."""
+def _curve(file: Path, steps: int, writes: bool) -> IO[str]:
+    """The losses of the first `steps` steps, open for more; the kill came some steps after the checkpoint,
+    maybe within a line."""
+    if not writes:
+        return open(os.devnull, "w")
     lines = file.read_text("utf-8").splitlines(keepends=True)[:steps] if file.exists() else []
     file.write_text("".join(lines), encoding="utf-8")
-    return file
+    return file.open("a", encoding="utf-8")
 
 
 def _save(model: torch.nn.Module, optimizer: torch.optim.AdamW, folder: Path, step: int) -> None:
     """Replace the checkpoint: all of it or nothing."""
     state: dict[str, Any] = {
         "step": step,
-        "weights": {name: p.detach() for name, p in model.named_parameters()},
+        "weights": {name: p.detach() for name, p in model.named_parameters() if p.requires_grad},
         "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
     }
@@ -161,6 +179,12 @@ def _save(model: torch.nn.Module, optimizer: torch.optim.AdamW, folder: Path, st
     os.replace(temporary, folder / STATE)
 
 
+def steps_done(folder: Path) -> int:
+    """How many steps the checkpoint in `folder` has behind it; 0 without one."""
+    file = folder / STATE
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["step"] if file.exists() else 0
+
+
 def _resume(model: torch.nn.Module, optimizer: torch.optim.AdamW, folder: Path) -> int:
     """Load the checkpoint, if there is one; the number of steps it has behind it."""
     file = folder / STATE
@@ -169,7 +193,8 @@ def _resume(model: torch.nn.Module, optimizer: torch.optim.AdamW, folder: Path) 
     state = torch.load(file, map_location="cpu", weights_only=True)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(state["weights"][name])
+            if parameter.requires_grad:
+                parameter.copy_(state["weights"][name])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"])
     if "random_cuda" in state:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
+from harness.endmark import filled
 from harness.errors import HarnessError
 
 SHOWN = 3
@@ -50,7 +51,7 @@ def encode(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_tokens: int, r
     """Token ids of every row, taken as it is (no chat template; the tokenizer adds what it always adds) and
     cut at `max_tokens`. Raises `HarnessError` for no rows, and a row with fewer than two tokens."""
     samples = []
-    for index, row in enumerate(rows):
+    for index, row in enumerate(filled(rows, tokenizer, f"expert `{role}`")):
         text = row["text"] if "text" in row else row["prompt"] + row["completion"]
         tokens = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
         if len(tokens) < 2:

@@ -140,7 +140,7 @@ def test_without_the_rule_the_sizes_do_not_fit(odd, capsys):
 
 def test_the_rule_is_part_of_what_a_merge_is(odd):
     from harness.family import load_family
-    from harness.plan import make_plan
+    from harness.planner import make_plan
     from harness.store import Store
 
     found = set()
@@ -158,7 +158,7 @@ def test_planning_odd_inputs_does_not_import_torch(odd):
 
     path = family(odd, EXPERTS, vocab="base")
     code = (
-        "import sys; from harness.family import load_family; from harness.plan import make_plan; "
+        "import sys; from harness.family import load_family; from harness.planner import make_plan; "
         "from harness.store import Store; from pathlib import Path; "
         f"make_plan(load_family({path!r}), Store(Path('r'), 'odd'), tasks=[]); print('torch' in sys.modules)"
     )

@@ -18,7 +18,7 @@ from harness.errors import HarnessError
 from harness.family import parse_family
 from harness.merge import Inputs, Job, merge
 from harness.method import parameters
-from harness.plan import make_plan
+from harness.planner import make_plan
 from harness.store import Store
 
 TINY = registry.PACKAGE / "families" / "tiny"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import harness.families
 from harness import steps
 from harness.family import load_family
-from harness.plan import make_plan
+from harness.planner import make_plan
 from harness.run import _Run
 from harness.store import Store
 from tests.reference import profiles

@@ -74,7 +74,10 @@ def noisy(table: torch.Tensor, samples: list[list[int]], folder: Path, kill_at: 
         return {**found, "loss": found["loss"] * (1 + torch.rand(()))}
 
     schedule = loop.Schedule(12, 2, 0.01, 0.1, 0.1)
-    begun = loop.optimize(student, loss, len(samples), schedule, folder, seed=0, progress=lambda *_: None)
+    gradients = loop.gradients_of(loss)
+    begun = loop.optimize(
+        student, gradients, len(samples), schedule, folder, seed=0, progress=lambda *_: None
+    )
     return begun, student.state_dict(), (folder / loop.CURVE).read_text().splitlines()
 
 

@@ -34,7 +34,9 @@ def test_steps_against_a_plain_loop(tmp_path, clip):
     student = Bigram(start)
     loop.optimize(
         student,
-        lambda rows: batch_loss(student, [samples[r] for r in rows], targets.batch(rows, "cpu"), 0.4),
+        loop.gradients_of(
+            lambda rows: batch_loss(student, [samples[r] for r in rows], targets.batch(rows, "cpu"), 0.4)
+        ),
         5,
         dataclasses.replace(SCHEDULE, clip=clip),
         tmp_path / "work",
@@ -124,6 +126,6 @@ def test_a_loss_that_is_not_finite_stops(tmp_path, value):
     student = Bigram(table(4))
     with pytest.raises(HarnessError, match=r"at step 0 the loss is (nan|inf)"):
         loop.optimize(
-            student, lambda rows: {"loss": student.table.sum() * value}, 6, SCHEDULE, tmp_path, seed=0,
-            progress=quiet,
+            student, loop.gradients_of(lambda rows: {"loss": student.table.sum() * value}), 6, SCHEDULE,
+            tmp_path, seed=0, progress=quiet,
         )  # fmt: skip

@@ -9,7 +9,7 @@ import yaml
 
 from harness.errors import HarnessError
 from harness.family import parse_family
-from harness.plan import make_plan
+from harness.planner import make_plan
 from harness.recipe import key
 from harness.steps import merge_jobs, write_lock
 from harness.store import Store, digest
@@ -73,7 +73,7 @@ def test_planning_and_loading_do_not_import_torch():
     code = """if True:
         import sys, pathlib
         from harness.family import load_family
-        from harness.plan import make_plan
+        from harness.planner import make_plan
         from harness.store import Store
         family = load_family("tiny-safety").model_copy(update={"methods": {"fusellm": {}}})
         plan = make_plan(family, Store(pathlib.Path("/nowhere"), "x"), tasks=[])

@@ -1,0 +1,123 @@
+"""How judge steps are done: what the stored responses say goes to the judge, its answers become metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import recipe as recipes
+from harness.evaluate.intervals import mean_stderr
+from harness.evaluate.judged import JudgeFile
+from harness.judges import Spec
+from harness.measure import Meter
+from harness.plan import JudgeStep, Plan
+from harness.store import slug
+from harness.task import TOLD, Score, strip_thinking, thinking_of
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One text of one response that a judge is asked about."""
+
+    doc_id: int
+    part: str
+    row: dict[str, Any]
+    text: str
+
+
+def spec_of(judge: JudgeFile) -> Spec:
+    """The judge as `harness.judges` takes it; HarnessError for parameters that its kind does not have."""
+    return Spec(judge.kind, judge.model, judge.revision, judge.parameters)
+
+
+def together(step: JudgeStep) -> str:
+    """Equal for steps that one judge answers."""
+    recipe = step.recipe
+    return recipes.digest([recipe.kind, recipe.given, recipe.parameters])
+
+
+def judge_group(group: Sequence[JudgeStep], plan: Plan, progress: Progress) -> dict[str, Any]:
+    """Steps with the same judge, which is loaded once; each into its folder. Returns what was asked."""
+    from harness.judges import Judge
+
+    first, meter = group[0], Meter()
+    spec = spec_of(first.judge)
+    asked = {step.folder.path: list(_questions(step)) for step in group}
+    texts = [q.text for step in group for q in asked[step.folder.path]]
+    name = slug(Path(spec.model).name, {}, together(first))
+    log, answered = (plan.store.root / place / name for place in ("log", "judgements"))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with meter.phase("judge"), Judge(spec, log=log.with_suffix(".txt"), cache=plan.store.root) as one:
+        prompts, clipped = [], iter(one.clip(texts))
+        for step in group:
+            ask, _ = step.judge.functions()
+            prompts += [ask(q.row, next(clipped)) for q in asked[step.folder.path]]
+        answers = one.ask(prompts, answered.with_suffix(".sqlite"), progress)
+    given = iter(answers)
+    for step in group:
+        questions = asked[step.folder.path]
+        own = [next(given) for _ in questions]
+        with step.folder.working(recipes.written(step.recipe)):
+            record = _record(step, questions, own)
+            step.folder.finish({**record, "judge": answers.facts, **meter.record()})
+    return {**answers.facts, "seconds": meter.seconds["judge"]}
+
+
+def _questions(step: JudgeStep) -> Iterator[Question]:
+    """What is judged: of every response its answer, and its thinking where that is judged too. A response
+    whose thinking never ended has no answer, and is not asked about."""
+    import pyarrow.parquet as pq
+
+    for sample in pq.read_table(step.evaluation.folder.path / "samples.parquet").to_pylist():
+        row = json.loads(sample["row"])
+        for response in json.loads(sample["responses"]):
+            for part in step.judge.parts:
+                text, unfinished = strip_thinking(response, sample["prompt"])
+                if part == "thinking":
+                    text, unfinished = thinking_of(response), False
+                    if not text:
+                        continue
+                if not unfinished:
+                    yield Question(sample["doc_id"], part, row, text.strip())
+
+
+def _record(step: JudgeStep, questions: Sequence[Question], answers: Sequence[Any]) -> dict[str, Any]:
+    judge, (_, read) = step.judge, step.judge.functions()
+    scores: list[Score] = [read(answer, q.row) for q, answer in zip(questions, answers, strict=True)]
+    values: dict[str, dict[int, list[float]]] = {}  # of several responses to a row the mean counts
+    rows = []
+    for question, answer, score in zip(questions, answers, scores, strict=True):
+        found = _named(judge, question.part, score)
+        for metric, value in found.items():
+            values.setdefault(metric, {}).setdefault(question.doc_id, []).append(value)
+        told = {"doc_id": question.doc_id, "part": question.part, "text": question.text}
+        rows.append(told | {"answer": str(answer), "unparsed": score.unparsed, "values": json.dumps(found)})
+    _write(rows, step.folder.path / "judged.parquet")
+    metrics = {name: _metric(list(by_doc.values()), judge) for name, by_doc in values.items()}
+    unread = sum(score.unparsed for score in scores)
+    told = step.evaluation.folder.done().get("rates", {})
+    rates = {**told, **dict.fromkeys(TOLD[:1], unread / len(scores) if scores else None)}
+    return {"metrics": metrics, "rates": rates, "judged": len(scores), "unparsed": unread}
+
+
+def _metric(by_doc: list[list[float]], judge: JudgeFile) -> dict[str, Any]:
+    means = [sum(values) / len(values) for values in by_doc]
+    return {"value": sum(means) / len(means), "stderr": mean_stderr(means), "n": len(means),
+            "higher_is_better": judge.higher_is_better}  # fmt: skip
+
+
+def _named(judge: JudgeFile, part: str, score: Score) -> dict[str, float]:
+    """Metric -> value; those of the thinking under their own names."""
+    found = score.values(judge.metric)
+    return found if part == "answer" else {f"{name}_{part}": value for name, value in found.items()}
+
+
+def _write(rows: list[dict[str, Any]], path: Path) -> None:
+    from harness.evaluate.results import write_samples
+
+    write_samples(rows, path)
