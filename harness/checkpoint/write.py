@@ -103,9 +103,13 @@ def check_space(folder: Path, nbytes: int) -> None:
     free = stat.f_bavail * stat.f_frsize
     if nbytes + SLACK > free:
         raise HarnessError(
-            f"{folder} needs {nbytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free",
+            f"{folder} needs {_size(nbytes + SLACK)} and its disk has {_size(free)} free",
             "free some space, choose another folder, or merge fewer rows at once",
         )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
 
 
 def existing(folder: Path) -> Path:

@@ -93,7 +93,7 @@ class Sources:
         who = {"base": "the base", "expert": f"expert `{role}`"}.get(kind, f"statistic {role}")
         return InputError(
             f"{who} has {count} NaN or infinite values of {info.numel} in `{unit.name}` ({info.file})",
-            "use an intact checkpoint, or allow non-finite values explicitly",
+            "use an intact checkpoint, or merge it as it is: `--allow-nonfinite`",
         )
 
 
