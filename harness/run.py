@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import inputs, judging, steps
-from harness.checkpoint.devices import devices_of
 from harness.collapse import collapse_of
 from harness.errors import HarnessError
 from harness.evaluate.pool import engines_for
@@ -74,6 +73,7 @@ class _Run:
             os.environ.setdefault(name, value)
         self.plan, self.screen, self.outcome = plan, screen, Outcome()
         self.stop, self.said, self.engine = threading.Event(), set(), engine
+        self.lost: set[Path] = set()  # checkpoints that could not be converted
 
     def all(self, engines: int | None) -> Outcome:
         plan, merges, evals = self.plan, self.plan.merges_to_make(), self.plan.evals_to_make()
@@ -99,7 +99,7 @@ class _Run:
         """Scores, then merges; meanwhile the reference rows are evaluated, then the merges."""
         plan = self.plan
         with self.evaluating(evaluators) as waiting:
-            groups = _by_row(evals)
+            groups = _by_row([step for step in evals if step.row.checkpoint not in self.lost])
             for group in groups:  # references first: they wait for nothing
                 if not group[0].row.is_merge:
                     waiting.put(group)
@@ -132,8 +132,14 @@ class _Run:
             self.screen.done("judge", what, f"{record['seconds']:.1f} s{cost}")
 
     def make_sources(self) -> None:
-        """Convert what is not stored as safetensors."""
-        self.warn(inputs.make(self.plan, lambda what: self.screen.now("convert", what)))
+        """Convert what is not stored as safetensors. A row that cannot be converted fails alone; a model that
+        is merged stops the run."""
+        self.warn(inputs.make(self.plan, lambda what: self.screen.now("convert", what), self.unconverted))
+
+    def unconverted(self, path: Path, error: HarnessError) -> None:
+        self.lost.add(path)
+        for row in [row for row in self.plan.rows if row.checkpoint == path]:
+            self.fail(row.folder, "convert", row.label, error)
 
     def check_inputs(self, lineage: bool = True) -> None:
         """Stop on models that do not fit together; warn of what is merely odd."""
@@ -177,12 +183,8 @@ class _Run:
                 continue
             self.screen.now("scores", what)
             try:
-                record = steps.compute_scores(
-                    group,
-                    self.plan,
-                    lambda i, n, w=what: self.screen.now("scores", w, i, n),
-                    devices_of(self.engine.get("device", "auto")),
-                )
+                show = lambda i, n, w=what: self.screen.now("scores", w, i, n)  # noqa: E731
+                record = steps.compute_scores(group, self.plan, show, self.engine.get("device", "auto"))
             except HarnessError:
                 raise
             except Exception as error:

@@ -14,6 +14,7 @@ import yaml
 
 from harness import recipe as recipes
 from harness.checkpoint import fingerprint
+from harness.checkpoint.devices import devices_of
 from harness.measure import Meter, peak_mib
 from harness.plan import EvalStep, Plan, RowStep, ScoreStep
 from harness.store import write_text
@@ -49,10 +50,9 @@ def write_lock(plan: Plan) -> None:
 
 
 def compute_scores(
-    group: Sequence[ScoreStep], plan: Plan, progress: Progress, devices: Sequence[str] | None = None
+    group: Sequence[ScoreStep], plan: Plan, progress: Progress, device: str = "auto"
 ) -> dict[str, Any]:
-    """The statistics of one model on the same rows, in one backward pass per row, each into its folder.
-    `devices` as for `harness.scores.compute`."""
+    """The statistics of one model on the same rows, in one backward pass per row, each into its folder."""
     from harness.scores import Against, compute
     from harness.scores.calibration import load_rows
 
@@ -78,7 +78,7 @@ def compute_scores(
                 dtype=first.dtype,
                 accumulate=first.accumulate,
                 against=against,
-                devices=devices,
+                devices=devices_of(device),
                 to={step.recipe.kind: step.folder.path for step in group},
                 progress=progress,
             )

@@ -32,9 +32,10 @@ def compare(
     tasks: Sequence[str] | None,
     limit: int | None,
     results: Path,
-    engine: dict[str, Any],
+    engine: dict[str, Any] | None = None,
 ) -> int:
     """Merge, evaluate, report; the exit code. `engine` are keywords of `harness.merge.merge`."""
+    engine = {"device": "auto", **(engine or {})}
     check_device(engine["device"])
     loaded = load_family(family)
     store = Store(results, loaded.name)
@@ -110,7 +111,7 @@ def merge(
     `--set` does not; `engine` are keywords of `harness.merge.merge`."""
     from harness.run import merge_to
 
-    check_device(engine["device"])
+    check_device(engine.get("device", "auto"))
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise HarnessError(f"{to} exists and is not empty", "choose a new folder, or remove this one")
     loaded = load_family(family)

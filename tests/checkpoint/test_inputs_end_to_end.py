@@ -11,7 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from harness import cli
+from harness import HarnessError, cli, options
 from harness.families import tiny as embedded
 from harness.inputs import REPORT
 
@@ -148,7 +148,7 @@ def test_the_rule_is_part_of_what_a_merge_is(odd):
         plan = make_plan(load_family(family(odd, EXPERTS, vocab=rule)), Store(odd / "r", "odd"), tasks=[])
         found |= {row.folder.path for row in plan.rows if row.is_merge}
     assert len(found) == 3 and not (odd / "r").exists(), "planning converts nothing"
-    with pytest.raises(cli.HarnessError, match="vocab"):
+    with pytest.raises(HarnessError, match="vocab"):
         load_family(family(odd, EXPERTS, vocab="largest"))
 
 
@@ -176,6 +176,34 @@ def test_nan_is_merged_only_when_asked_for(odd, capsys):
     assert "model.norm.weight" in capsys.readouterr().err and not (odd / "out").exists()
     assert run("merge", "task_arithmetic", "-f", path, "--to", "out", "--allow-nonfinite") == 0
     assert load_file(odd / "out" / "model.safetensors")["model.norm.weight"].isnan().sum() == 1
+
+
+@pytest.mark.slow
+def test_a_row_that_cannot_be_converted_fails_alone(odd, capsys):
+    broken = odd / "broken"
+    shutil.copytree(odd / "base", broken)
+    file = broken / "pytorch_model.bin"
+    file.write_bytes(file.read_bytes()[:5000])
+    path = family(odd, {"reasoning": "reasoning"}, rows={"released": "broken"})
+    asked = ("compare", "-f", path, "--methods", "linear", "--tasks", "tiny_facts_mc", "--limit", "2")
+    assert run(*asked) == 1
+    shown = capsys.readouterr()
+    assert "pytorch_model.bin is truncated or corrupt" in shown.out + shown.err
+    rows = (odd / "results" / "odd" / "report" / "table.csv").read_text()
+    assert "Linear" in rows and "released" in rows
+    evals = (odd / "results" / "odd" / "models").glob("*/evals/*/done.json")
+    assert {file.parents[2].name.split("--")[0] for file in evals} == {"base", "reasoning", "linear"}
+
+
+@pytest.mark.slow
+def test_an_expert_that_cannot_be_converted_stops_the_run(odd, capsys):
+    file = odd / "base" / "pytorch_model.bin"
+    file.write_bytes(file.read_bytes()[:5000])
+    path = family(odd, {"reasoning": "reasoning"})
+    asked = ("compare", "-f", path, "--methods", "linear", "--tasks", "tiny_facts_mc", "--limit", "2")
+    assert run(*asked) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-2].startswith("error: ") and error[-1].startswith("hint: ")
 
 
 def test_bin_files_are_fetched_only_where_there_is_nothing_else(monkeypatch, tmp_path):
@@ -206,10 +234,10 @@ def test_bin_files_are_fetched_only_where_there_is_nothing_else(monkeypatch, tmp
     ("text", "size"), [("5GB", 5 * 10**9), ("500 mb", 5 * 10**8), ("2GiB", 2**31), ("1.5K", 1500), ("7", 7)]
 )
 def test_sizes(text, size):
-    assert cli._bytes(text) == size
+    assert options.size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "5XB", "1e9", "0.2"])
 def test_what_is_no_size(text):
-    with pytest.raises(cli.HarnessError, match="is no size"):
-        cli._bytes(text)
+    with pytest.raises(HarnessError, match="is no size"):
+        options.size(text)
