@@ -30,14 +30,17 @@ class Buffers:
             self._slots[key] = self._made(self._block, torch.float32)
         return self._slots[key][:n]
 
-    def load(self, reader: Reader, info: TensorInfo, offset: int, n: int, key: Hashable) -> Tensor:
-        """Elements `offset` to `offset + n` of a tensor as float32, in the block called `key`."""
+    def load(
+        self, reader: Reader, info: TensorInfo, offset: int, n: int, key: Hashable, room: str = "raw"
+    ) -> Tensor:
+        """Elements `offset` to `offset + n` of a tensor as float32, in the block called `key`; if they are
+        stored as something else, their bytes stay in `room` until it is used again."""
         size = SIZES[info.dtype]
         out = self.slot(key, n)
         if info.dtype == "F32":
             reader.read(info, offset * size, _bytes(out))
         else:
-            raw = self._raw("raw", n * size)
+            raw = self._raw(room, n * size)
             reader.read(info, offset * size, _bytes(raw))
             out.copy_(raw.view(TORCH[info.dtype]))
         return out
@@ -52,6 +55,10 @@ class Buffers:
         raw = self._raw(room, values.numel() * SIZES[dtype])
         raw.view(TORCH[dtype]).copy_(values)
         return _bytes(raw)
+
+    def raw(self, room: str, nbytes: int) -> memoryview:
+        """The memory of `room`."""
+        return _bytes(self._raw(room, nbytes))
 
     def unstorable(self, values: Tensor, dtype: str) -> int:
         """How many of `values` are not finite in the stored dtype."""
@@ -83,9 +90,11 @@ class DeviceBuffers(Buffers):
         super().__init__(block)
         self.device = torch.device(device)
 
-    def load(self, reader: Reader, info: TensorInfo, offset: int, n: int, key: Hashable) -> Tensor:
+    def load(
+        self, reader: Reader, info: TensorInfo, offset: int, n: int, key: Hashable, room: str = "raw"
+    ) -> Tensor:
         size = SIZES[info.dtype]
-        raw = self._raw("raw", n * size)
+        raw = self._raw(room, n * size)
         reader.read(info, offset * size, _bytes(raw))
         # Blocking: the next read uses the same host memory.
         return self.slot(key, n).copy_(raw.view(TORCH[info.dtype]).to(self.device))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.checkpoint.read import FLOATS, Checkpoint, TensorInfo
+from harness.checkpoint.read import FLOATS, SIZES, Checkpoint, TensorInfo
 from harness.checkpoint.reader import Reader
 from harness.errors import HarnessError
 from harness.method import CHUNK, TensorGroup
@@ -168,6 +168,17 @@ class Block(TensorGroup):
     def deltas(self) -> Mapping[str, Tensor]:
         return self._differences
 
+    def stored_base(self, code: str) -> memoryview:
+        """The base's bytes as they are stored with dtype `code`, until the next block: what the file holds,
+        where that is its dtype."""
+        info = self._sources.places[BASE][self.name]
+        if info.dtype != code or SIZES[code] != 2:
+            return self._buffers.stored(self.base, code, f"base {code}")
+        held = self._buffers.raw("base", 2 * self.length)
+        if BASE not in self._loaded:
+            self._sources.reader.read(info, 2 * self.offset, held)
+        return held
+
     def written_into(self) -> bool:
         """Whether somebody changed a shared tensor in place (torch counts the writes)."""
         return any(tensor._version != version for tensor, version in self._loaded.values())
@@ -175,7 +186,8 @@ class Block(TensorGroup):
     def _load(self, source: Source) -> Tensor:
         if source not in self._loaded:
             info = self._sources.places[source][self.name]
-            tensor = self._buffers.load(self._sources.reader, info, self.offset, self.length, source)
+            room = "base" if source == BASE else "raw"
+            tensor = self._buffers.load(self._sources.reader, info, self.offset, self.length, source, room)
             self._sources.check(source, self.unit, tensor, self._buffers)
             self._loaded[source] = tensor, tensor._version
         return self._loaded[source][0]

@@ -44,7 +44,6 @@ class Figures:
 
     def masks(self, group: Block, state: Any) -> Pairs:
         """The method's masks of a block. Raises `HarnessError` for what the contract does not allow."""
-        group.base  # noqa: B018  (read now what `take` looks at: later the bytes to write fill the reader's buffer)
         if not self.masked:
             return {}
         found = self.method.masks(group, state)
@@ -63,9 +62,11 @@ class Figures:
                 group.scores[self._scores[role]]
         return pairs
 
-    def take(self, group: Block, pairs: Pairs, data: memoryview, code: str, buffers: Any) -> None:
+    def take(self, group: Block, pairs: Pairs, data: memoryview, code: str) -> None:
         """Count one block; `data` are its bytes as they are stored with dtype `code`."""
-        stored = _once(group, ("stored base", code), lambda: _bits(buffers, group.base, code))
+        stored = _once(
+            group, ("stored base", code), lambda: np.frombuffer(group.stored_base(code), f"u{SIZES[code]}")
+        )
         changed = np.frombuffer(data, stored.dtype) != stored
         roles = {role: self._role(group, role, *pair, changed) for role, pair in pairs.items()}
         part = {"elements": group.length, "unchanged": group.length - _count(changed), "roles": roles}

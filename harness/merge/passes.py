@@ -179,7 +179,7 @@ class Passes:
             return
         data = buffers.stored(merged, code)
         if one.figures:
-            one.figures.take(group, masks, data, code, buffers)
+            one.figures.take(group, masks, data, code)
         one.output.write(group.name, group.offset * SIZES[code], data)
 
     def _copy(self) -> None:

@@ -95,12 +95,14 @@ class PlainBuffers:
             self._slots[key] = np.empty(self._block, np.float32)
         return Array(self._slots[key][:n])
 
-    def load(self, reader: Reader, info: TensorInfo, offset: int, n: int, key: Hashable) -> Array:
+    def load(
+        self, reader: Reader, info: TensorInfo, offset: int, n: int, key: Hashable, room: str = "raw"
+    ) -> Array:
         out = self.slot(key, n)
         if info.dtype == "F32":
             reader.read(info, offset * 4, memoryview(out.values).cast("B"))
             return out
-        raw, bits = self._raw("raw", n), out.values.view(np.uint32)
+        raw, bits = self._raw(room, n), out.values.view(np.uint32)
         reader.read(info, offset * 2, memoryview(raw).cast("B"))
         bits[:] = raw
         np.left_shift(bits, 16, out=bits)
@@ -124,6 +126,9 @@ class PlainBuffers:
         np.right_shift(rounded, 16, out=rounded)
         raw[:] = rounded
         return memoryview(raw).cast("B")
+
+    def raw(self, room: str, nbytes: int) -> memoryview:
+        return memoryview(self._raw(room, nbytes // 2)).cast("B")
 
     def unstorable(self, values: Array, dtype: str) -> int:
         return len(values.values) - int(np.count_nonzero(np.isfinite(values.values)))
