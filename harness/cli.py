@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,7 +24,7 @@ def main() -> None:
 
 
 @main.command()
-@options("family", "methods", "tasks", "limit", "results", "allow_nonfinite", "unsandboxed")
+@options("family", "methods", "tasks", "limit", "results", "allow_nonfinite", "device", "unsandboxed")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it takes, and stop.")
 def compare(
     family: str,
@@ -31,20 +32,20 @@ def compare(
     tasks: str | None,
     limit: int | None,
     results: Path,
-    allow_nonfinite: bool,
     only_plan: bool,
+    **engine: Any,
 ) -> None:
     """Merge with every method, evaluate every merge, print and write the table."""
     from harness import estimate, verbs
 
     if only_plan:
         sys.exit(estimate.print_plan(family, split(methods), split(tasks), limit, results))
-    sys.exit(verbs.compare(family, split(methods), split(tasks), limit, results, allow_nonfinite))
+    sys.exit(verbs.compare(family, split(methods), split(tasks), limit, results, engine))
 
 
 @main.command()
 @click.argument("method")
-@options("family", "set", "results", "allow_nonfinite")
+@options("family", "set", "results", "allow_nonfinite", "device")
 @click.option(
     "--to", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The new checkpoint's folder."
 )
@@ -60,14 +61,14 @@ def merge(
     family: str,
     settings: tuple[str, ...],
     results: Path,
-    allow_nonfinite: bool,
     to: Path,
     shard_size: str,
+    **engine: Any,
 ) -> None:
     """Merge a family's models with one METHOD into a checkpoint folder."""
     from harness import verbs
 
-    engine = {"allow_nonfinite": allow_nonfinite, "shard_bytes": size(shard_size)}
+    engine["shard_bytes"] = size(shard_size)
     sys.exit(verbs.merge(method, family, settings_of(settings), results, to, engine))
 
 

@@ -18,14 +18,26 @@ from harness.store import write_text
 REPORT = "compat.json"
 
 
-def make(plan: Plan, progress: Callable[[str], None] = lambda what: None) -> list[str]:
-    """Write what the store lacks of converted models (`.bin`, adapters); warnings."""
+def make(
+    plan: Plan,
+    progress: Callable[[str], None] = lambda what: None,
+    failed: Callable[[Path, HarnessError], None] | None = None,
+) -> list[str]:
+    """Write what the store lacks of converted models (`.bin`, adapters); warnings.
+
+    Raises `HarnessError` for a model that cannot be converted; one that is merely a row of its own goes to
+    `failed` instead, with the folder it should have been in."""
     said: list[str] = []
-    for source in plan.sources.values():
+    for name, source in plan.sources.items():
         if not source.ready:
             plan.store.prepare()
             progress(source.label)
-        said += sources.make(source)
+        try:
+            said += sources.make(source)
+        except HarnessError as error:
+            if failed is None or name in plan.inputs:
+                raise
+            failed(source.path, error)
     return said
 
 
@@ -69,9 +81,10 @@ def check(plan: Plan, progress: Callable[[int, int], None] | None = None) -> lis
             said += compat.lineage_warnings(found["lineage"], models.base.label)
         found["warnings"] = [*said, *(w for source in plan.sources.values() for w in _of_source(source))]
     finally:  # what does not fit at all is in the file as well
-        if plan.store.root.is_dir():
+        file = plan.store.root / REPORT
+        if plan.store.root.is_dir() and (plan.hashed or not file.is_file()):
             text = json.dumps(found, indent=1, ensure_ascii=False, default=list)
-            write_text(plan.store.root / REPORT, text + "\n")
+            write_text(file, text + "\n")
     return said
 
 

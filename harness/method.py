@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError, nearest
-from harness.values import check_value
+from harness.values import at_depth, check_value
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +117,16 @@ class TensorGroup:
         name, element index) alone, so never on threads, blocks, shards or device."""
         from harness import ops
 
-        return ops.uniform(self.seed, role, self.name, self.offset, self.base.numel())
+        return ops.uniform(*self._stream(role)).to(self.base.device)
+
+    def drawn(self, role: str, share: float) -> Tensor:
+        """`uniform(role) < share`, bool, faster."""
+        from harness import ops
+
+        return ops.drawn(share, *self._stream(role)).to(self.base.device)
+
+    def _stream(self, role: str) -> tuple[int, str, str, int, int]:
+        return self.seed, role, self.name, self.offset, self.base.numel()
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """`make()`, kept under `key` for this block and method, where `merge` and `masks` need the same.
@@ -130,17 +139,6 @@ class TensorGroup:
         """`value` at this tensor's depth: a list is interpolated linearly from the first layer to the last
         (tensors outside the layers take the nearer end); anything else is returned as it is."""
         return at_depth(value, self.layer, self.depth, self.module)
-
-
-def at_depth(value: Any, layer: int | None, depth: int, module: str) -> Any:
-    """See `TensorGroup.at`."""
-    if not isinstance(value, (list, tuple)):
-        return value
-    if layer is None or depth < 2 or len(value) == 1:
-        return value[0] if layer is not None or module.startswith("embed") else value[-1]
-    place = layer / (depth - 1) * (len(value) - 1)
-    low = min(int(place), len(value) - 2)
-    return value[low] + (value[low + 1] - value[low]) * (place - low)
 
 
 BlockFunction = Callable[[TensorGroup], "Tensor"]
@@ -229,8 +227,11 @@ class Layout:
     seed: int = 0
 
 
-def merge_method(name: str, *, title: str, paper: str = "") -> Callable[[type], type]:
+def merge_method(name: str, *, title: str, paper: str = "", plain: bool = False) -> Callable[[type], type]:
     """Tag a class as the merge method `name`.
+
+    `plain`: no `prepare`, no `masks`, and nothing done to blocks but `+ - * /`, `clone`, `add_`, `sub_`,
+    `mul_`, `div_` (so `ops.total`, `weighted_sum`, `add_scaled`): it runs without torch, to the same bits.
 
     The class becomes a frozen dataclass. It must define `merge(self, group, state)` (and may define the
     generator `prepare(self, layout)`), or `build(self, context)`. It may define `needs(self, roles)` -> the
@@ -257,10 +258,17 @@ def merge_method(name: str, *, title: str, paper: str = "") -> Callable[[type], 
                 f"method `{name}`: parameter `{bare[0]}` has no default",
                 f'write `{bare[0]}: float = param(1.0, "what it does")`',
             )
-        made.method_name, made.title, made.paper = name, title, paper
+        made.method_name, made.title, made.paper, made.plain = name, title, paper, plain
         return made
 
     return tag
+
+
+def reads_data(method: Any, roles: Sequence[str]) -> bool:
+    """Whether a method reads statistics or rows, which are kept by the models' content."""
+    return any(
+        bool(getattr(method, what)(roles)) for what in ("needs", "reads_rows") if hasattr(method, what)
+    )
 
 
 def parameters(method: type) -> dict[str, tuple[Any, Any, Param]]:

@@ -8,11 +8,13 @@ multiply-add), so a block's bits do not depend on where its tensor was cut.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, nearest
+from harness.masking import above, at_least, below, chosen, count_in, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,12 +31,34 @@ def uniform(seed: int, role: str, name: str, offset: int, n: int) -> Tensor:
     import numpy
     import torch
 
+    drawn = _words(seed, role, name, offset, n) >> numpy.uint32(8)
+    return torch.from_numpy(drawn.astype(numpy.float32)).mul_(2.0**-24)
+
+
+def drawn(share: float, seed: int, role: str, name: str, offset: int, n: int) -> Tensor:
+    """`uniform(...) < share`, bool, without making the numbers: `share` (a float32) in units of 2^-24."""
+    import numpy
+    import torch
+
+    limit = math.ceil(float(numpy.float32(share)) * 2**24)
+    if limit >= 2**24:
+        return torch.ones(n, dtype=torch.bool)
+    return torch.from_numpy(_words(seed, role, name, offset, n) < numpy.uint32(limit << 8))
+
+
+def _words(seed: int, role: str, name: str, offset: int, n: int) -> Any:
+    """The 32-bit words of the stream, numpy uint32 [n]: halves of its 64-bit words, the lower one first."""
+    import numpy
+
     key = hashlib.sha256(f"{seed}\0{role}\0{name}".encode()).digest()
     stream = numpy.random.Philox(key=int.from_bytes(key[:16], "little"))
     stream.advance(offset // PER_COUNTER)
     skipped = offset % PER_COUNTER
-    drawn = numpy.random.Generator(stream).random(skipped + n, dtype=numpy.float32)
-    return torch.from_numpy(drawn)[skipped:]
+    # All 64-bit numbers are as likely: these are the stream's own, drawn faster than by `random_raw`.
+    whole = numpy.random.Generator(stream).integers(
+        2**64 - 1, size=(skipped + n + 1) // 2, dtype=numpy.uint64, endpoint=True
+    )
+    return whole.astype("<u8", copy=False).view("<u4")[skipped : skipped + n]
 
 
 def total(tensors: Iterable[Tensor]) -> Tensor:
@@ -67,12 +91,12 @@ def add_selected(
 ) -> Tensor:
     """base + sum_i scale_i * (mask_i . delta_i), every product and sum `rounded`; where no mask selects, the
     base bit for bit."""
-    merged = base.clone()
+    merged = base
     for role, mask in masks.items():
         if scales[role] != 0:
             added = deltas[role] if scales[role] == 1 else rounded(deltas[role] * scales[role])
-            merged = merged.where(~mask, rounded(merged + added))
-    return merged
+            merged = chosen(mask, rounded(merged + added), merged)
+    return base.clone() if merged is base else merged
 
 
 def add_in_bf16(
@@ -92,22 +116,23 @@ def bf16(tensor: Tensor) -> Tensor:
 def elect_sign(sums: Tensor, majority: float) -> Tensor:
     """TIES' elected sign (arXiv:2306.01708, section 3): that of `sums`; zeros take that of `majority`."""
     sign = sums.sign()
-    return sign.masked_fill_(sign == 0, (majority > 0) - (majority < 0))
+    most = (majority > 0) - (majority < 0)
+    return sign.mul_(2).add_(most).sign_() if most else sign
 
 
 def disjoint_mean(deltas: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
     """TIES' disjoint merge: the mean of the entries that `masks` select; 0 where there is none."""
     sums, count = deltas[0].new_zeros(deltas[0].shape), deltas[0].new_zeros(deltas[0].shape)
     for delta, mask in zip(deltas, masks, strict=True):
-        sums.add_(delta * mask)
-        count.add_(mask)
+        sums.add_(masked(delta, mask))
+        count_in(count, mask)
     return sums.div_(count.clamp_(min=1))
 
 
 def agreeing(deltas: Sequence[Tensor]) -> list[Tensor]:
     """mergekit's sign consensus: the entries that have the sign of the sum. A sum of 0 counts as positive."""
-    positive = total(deltas) >= 0
-    return [(delta > 0).where(positive, delta < 0) for delta in deltas]
+    positive = at_least(total(deltas), 0)
+    return [(above(delta, 0) & positive) | (below(delta, 0) & ~positive) for delta in deltas]
 
 
 def blend(
@@ -115,7 +140,8 @@ def blend(
 ) -> tuple[Tensor, Tensor]:
     """(sum_i mask_i . delta_i, sum_i w_i mask_i), fresh: a disjoint merge and its divisor."""
     pairs = list(zip(deltas, masks, weights, strict=True))
-    return total(delta * mask for delta, mask, _ in pairs), total(mask * float(w) for _, mask, w in pairs)
+    whole = total(masked(d.new_full(d.shape, float(weight)), mask) for d, mask, weight in pairs)
+    return total(masked(delta, mask) for delta, mask, _ in pairs), whole
 
 
 def variance(tensors: Sequence[Tensor]) -> Tensor:

@@ -110,6 +110,12 @@ def options(*names: str) -> Callable[[Callable], Callable]:
         "allow_nonfinite": click.option(
             "--allow-nonfinite", is_flag=True, help="Merge models that hold NaN or infinity."
         ),
+        "device": click.option(
+            "--device",
+            default="auto",
+            metavar="cpu|cuda|auto",
+            help="Of gradients and merges. auto: gradients on CUDA if it is here, merges on the CPU.",
+        ),
     }
     return lambda function: functools.reduce(lambda f, name: known[name](f), reversed(names), function)
 

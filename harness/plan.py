@@ -105,6 +105,7 @@ class Plan:
     sources: dict[str, Source] = field(default_factory=dict)
     probes: tuple[EvalStep, ...] = ()
     judges: tuple[JudgeStep, ...] = ()
+    hashed: bool = True  # False: `prints` are of the files' size and time, and nothing is stored under them
 
     def probes_of(self, row: RowStep) -> list[EvalStep]:
         return [step for step in self.probes if step.row is row]

@@ -19,7 +19,7 @@ from harness.evaluate.judged import JudgeFile
 from harness.evaluate.task_file import TaskFile
 from harness.family import Calibration, Family, Row
 from harness.judging import spec_of
-from harness.method import Need
+from harness.method import Need, reads_data
 from harness.obtain import model_path
 from harness.plan import EvalStep, JudgeStep, Plan, RowStep, ScoreStep
 from harness.recipe import (
@@ -62,15 +62,18 @@ def make_plan(
     limit: int | None = None,
     references: bool = True,
     prepare: bool = False,
+    lone: bool = False,
 ) -> Plan:
     """The plan of `harness compare`. `methods` selects rows by label or method, or adds files. `prepare`
-    creates the store, once everything that was asked for is known to exist."""
+    creates the store, once everything that was asked for is known to exist. `lone`: nothing is stored by the
+    models' content, so they are hashed only if a method reads what is."""
     chosen, files = asked.everything(family, methods, tasks, references)
     experts = {role: (family.model_path(role), family.on_path(role)) for role in family.roles}
     base = family.model_path("base")
     if prepare:
         store.prepare()
-    sources = resolve_family(base, experts, store.root / "converted", store.fingerprints)
+    hashed = not lone or family.vocab != "error" or any(reads_data(m, family.roles) for _, m in chosen)
+    sources = resolve_family(base, experts, store.root / "converted", store.fingerprints, hashed)
     inputs = {role: source.path for role, source in sources.items()}
     prints = {role: source.mark for role, source in sources.items()}
     made = _Builder(family, store, inputs, prints)
@@ -95,6 +98,7 @@ def make_plan(
         sources,
         tuple(asking.probes(rows) if files else ()),
         tuple(asking.judges(evals)),
+        hashed,
     )
 
 

@@ -36,19 +36,18 @@ class Outcome:
         return 1 if self.failed else 0
 
 
-def carry_out(
-    plan: Plan, screen: Screen, *, engines: int | None = None, allow_nonfinite: bool = False
-) -> Outcome:
-    """Do what the store lacks. A failed step is written down and does not stop the others."""
+def carry_out(plan: Plan, screen: Screen, *, engines: int | None = None, **engine: Any) -> Outcome:
+    """Do what the store lacks. A failed step is written down and does not stop the others. `engine` are
+    keywords of `harness.merge.merge`; its `device` is also that of the gradients."""
     plan.store.prepare()
-    return _Run(plan, screen, allow_nonfinite=allow_nonfinite).all(engines)
+    return _Run(plan, screen, **engine).all(engines)
 
 
 def merge_to(plan: Plan, to: Path, screen: Screen, **engine: Any) -> None:
     """Make the plan's one merge into the folder `to`; its gradient statistics stay in the store. `engine` are
     keywords of `harness.merge.merge`."""
     row = dataclasses.replace(plan.rows[0], checkpoint=to)
-    scores, run = plan.scores_to_make([row]), _Run(plan, screen)
+    scores, run = plan.scores_to_make([row]), _Run(plan, screen, **engine)
     if scores:
         plan.store.prepare()
     run.make_sources()
@@ -74,6 +73,7 @@ class _Run:
             os.environ.setdefault(name, value)
         self.plan, self.screen, self.outcome = plan, screen, Outcome()
         self.stop, self.said, self.engine = threading.Event(), set(), engine
+        self.lost: set[Path] = set()  # checkpoints that could not be converted
 
     def all(self, engines: int | None) -> Outcome:
         plan, merges, evals = self.plan, self.plan.merges_to_make(), self.plan.evals_to_make()
@@ -100,7 +100,7 @@ class _Run:
         """Scores, then merges; meanwhile the reference rows are evaluated, then the merges."""
         plan = self.plan
         with self.evaluating(evaluators) as waiting:
-            groups = _by_row(evals)
+            groups = _by_row([step for step in evals if step.row.checkpoint not in self.lost])
             for group in groups:  # references first: they wait for nothing
                 if not group[0].row.is_merge:
                     waiting.put(group)
@@ -133,8 +133,14 @@ class _Run:
             self.screen.done("judge", what, f"{record['seconds']:.1f} s{cost}")
 
     def make_sources(self) -> None:
-        """Convert what is not stored as safetensors."""
-        self.warn(inputs.make(self.plan, lambda what: self.screen.now("convert", what)))
+        """Convert what is not stored as safetensors. A row that cannot be converted fails alone; a model that
+        is merged stops the run."""
+        self.warn(inputs.make(self.plan, lambda what: self.screen.now("convert", what), self.unconverted))
+
+    def unconverted(self, path: Path, error: HarnessError) -> None:
+        self.lost.add(path)
+        for row in [row for row in self.plan.rows if row.checkpoint == path]:
+            self.fail(row.folder, "convert", row.label, error)
 
     def check_inputs(self, lineage: bool = True) -> None:
         """Stop on models that do not fit together; warn of what is merely odd."""
@@ -178,9 +184,8 @@ class _Run:
                 continue
             self.screen.now("scores", what)
             try:
-                record = steps.compute_scores(
-                    group, self.plan, lambda i, n, w=what: self.screen.now("scores", w, i, n)
-                )
+                show = lambda i, n, w=what: self.screen.now("scores", w, i, n)  # noqa: E731
+                record = steps.compute_scores(group, self.plan, show, self.engine.get("device", "auto"))
             except HarnessError:
                 raise
             except Exception as error:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError
+from harness.masking import above
 from harness.method import Cut, Need, Reduce, TensorGroup
 from harness.ops import matches, refuse, require_role, said, side, uniform, zero
 
@@ -128,13 +129,13 @@ def _score(key: str, group: TensorGroup) -> Tensor:
 
 
 def _drawn(label: str, seed: int, group: TensorGroup) -> Tensor:
-    return uniform(seed, label, group.name, group.offset, group.base.numel())
+    return uniform(seed, label, group.name, group.offset, group.base.numel()).to(group.base.device)
 
 
 def _eligible(key: str | None, patterns: tuple[str, ...], group: TensorGroup) -> Tensor:
     if matches(group.name, patterns):
         return group.base.new_zeros(group.base.shape).bool()
-    return group.scores[key] > 0 if key else group.base.new_ones(group.base.shape).bool()
+    return above(group.scores[key], 0) if key else group.base.new_ones(group.base.shape).bool()
 
 
 def needs(bands: Mapping[str, Band], elect: str, loss_on: str) -> tuple[Need, ...]:

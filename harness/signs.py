@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.masking import above, masked
 from harness.method import Cut, Reduce, TensorGroup
 from harness.ops import (
     agreeing,
@@ -61,7 +62,7 @@ def ties(delta: Deltas, roles: Sequence[str], density: float) -> Generator[Any, 
     def trimmed(group: TensorGroup) -> list[Tensor]:
         if cuts is None:
             return [delta(group, role) for role in roles]
-        return [delta(group, role) * cuts[role].mask(group) for role in roles]
+        return [masked(delta(group, role), cuts[role].mask(group)) for role in roles]
 
     majority = None
     if len(roles) > 1:  # entries without an elected sign exist only where experts cancel out
@@ -71,7 +72,7 @@ def ties(delta: Deltas, roles: Sequence[str], density: float) -> Generator[Any, 
         deltas = trimmed(group)
         most = float(majority.value(group)) if majority else 0.0
         sign = elect_sign(total(deltas), most)
-        return deltas, [delta * sign > 0 for delta in deltas]
+        return deltas, [above(delta * sign, 0) for delta in deltas]
 
     def once(group: TensorGroup) -> tuple[list[Tensor], list[Tensor]]:
         return group.once(voted, lambda: voted(group))
@@ -105,7 +106,7 @@ def mergekit_ties(
     def weighted(group: TensorGroup, role: str) -> Tensor:
         made = delta(group, role)
         if cuts is not None:
-            made = made * (cuts[role].mask(group) if group.at(density) > 0 else 0.0)
+            made = masked(made, cuts[role].mask(group)) if group.at(density) > 0 else made * 0.0
         return made * weights[role]
 
     def voted(group: TensorGroup) -> tuple[list[Tensor], list[Tensor]]:
@@ -128,7 +129,7 @@ def mergekit_ties(
 
 def kept(group: TensorGroup, role: str, density: float | Sequence[float]) -> Tensor:
     """DARE's survivors: the task vector, 0 where the draw drops an entry (arXiv:2311.03099, section 3)."""
-    return group.deltas[role] * survives(group, role, density)
+    return masked(group.deltas[role], survives(group, role, density))
 
 
 def survives(group: TensorGroup, role: str, density: float | Sequence[float]) -> Tensor:
@@ -136,7 +137,7 @@ def survives(group: TensorGroup, role: str, density: float | Sequence[float]) ->
     share = group.at(density)
     if share == 1:
         return group.base.new_ones(group.base.shape).bool()
-    return group.once(("survives", role, share), lambda: group.uniform(role) < share)
+    return group.once(("survives", role, share), lambda: group.drawn(role, share))
 
 
 def norms(roles: Iterable[str], density: float | Sequence[float]) -> dict[str, Reduce]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import recipe as recipes
 from harness.checkpoint import fingerprint
+from harness.checkpoint.devices import devices_of
 from harness.measure import Meter, peak_mib
 from harness.plan import EvalStep, Plan, RowStep, ScoreStep
 
@@ -32,7 +33,9 @@ def load_libraries() -> None:
     import harness.evaluate.measure  # noqa: F401
 
 
-def compute_scores(group: Sequence[ScoreStep], plan: Plan, progress: Progress) -> dict[str, Any]:
+def compute_scores(
+    group: Sequence[ScoreStep], plan: Plan, progress: Progress, device: str = "auto"
+) -> dict[str, Any]:
     """The statistics of one model on the same rows, in one backward pass per row, each into its folder."""
     from harness.scores import Against, compute
     from harness.scores.calibration import load_rows
@@ -59,6 +62,7 @@ def compute_scores(group: Sequence[ScoreStep], plan: Plan, progress: Progress) -
                 dtype=first.dtype,
                 accumulate=first.accumulate,
                 against=against,
+                devices=devices_of(device),
                 to={step.recipe.kind: step.folder.path for step in group},
                 progress=progress,
             )

@@ -1,4 +1,5 @@
-"""Whether a value from YAML or the command line fits a parameter's annotation and range."""
+"""Values from YAML or the command line: do they fit a parameter's annotation and range, what are they at a
+depth."""
 
 from __future__ import annotations
 
@@ -64,3 +65,14 @@ def _spell(hint: Any) -> str:
         str: "text",
         type(None): "null",
     }.get(hint, str(hint).replace("typing.", ""))
+
+
+def at_depth(value: Any, layer: int | None, depth: int, module: str) -> Any:
+    """See `TensorGroup.at`."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    if layer is None or depth < 2 or len(value) == 1:
+        return value[0] if layer is not None or module.startswith("embed") else value[-1]
+    place = layer / (depth - 1) * (len(value) - 1)
+    low = min(int(place), len(value) - 2)
+    return value[low] + (value[low + 1] - value[low]) * (place - low)

@@ -14,6 +14,7 @@ from rich.text import Text
 from harness import asked, contamination, estimate, lock, registry
 from harness import tasks as tasks_of
 from harness.board import make_board
+from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError, nearest
 from harness.family import Family, load_family, model_path
 from harness.plan import Plan, RowStep, ScoreStep
@@ -31,9 +32,11 @@ def compare(
     tasks: Sequence[str] | None,
     limit: int | None,
     results: Path,
-    allow_nonfinite: bool = False,
+    engine: dict[str, Any] | None = None,
 ) -> int:
-    """Merge, evaluate, report; the exit code."""
+    """Merge, evaluate, report; the exit code. `engine` are keywords of `harness.merge.merge`."""
+    engine = {"device": "auto", **(engine or {})}
+    check_device(engine["device"])
     store = Store(results, load_family(family).name)
     loaded = lock.pinned(load_family(family), store)
     wanted = {"methods": methods, "tasks": tasks, "limit": limit}
@@ -50,7 +53,7 @@ def compare(
             for note in row.notes:
                 screen.note(f"{row.label}: {note}")
         estimate.refuse_plan(plan)
-        return _run_and_report(plan, screen, plan.store.report, allow_nonfinite)
+        return _run_and_report(plan, screen, plan.store.report, **engine)
 
 
 def evaluate(
@@ -84,14 +87,14 @@ def _settled(family: Family, store: Store) -> Family:
     return experts.trained(family, made) if all(step.ready for step in made) else family
 
 
-def _run_and_report(plan: Plan, screen: Screen, folder: Path, allow_nonfinite: bool = False) -> int:
+def _run_and_report(plan: Plan, screen: Screen, folder: Path, **engine: Any) -> int:
     from harness import ready
     from harness.run import carry_out
 
     ready.check(plan, lambda what: screen.now("check", what))
     for line in contamination.sentences(contamination.of_plan(plan)):
         screen.note(line)
-    outcome = carry_out(plan, screen, allow_nonfinite=allow_nonfinite)
+    outcome = carry_out(plan, screen, **engine)
     if outcome.stored:
         screen.done("store", f"{outcome.stored} steps", "from store")
     board = make_board(plan)
@@ -113,6 +116,7 @@ def merge(
     `--set` does not; `engine` are keywords of `harness.merge.merge`."""
     from harness.run import merge_to
 
+    check_device(engine.get("device", "auto"))
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise HarnessError(f"{to} exists and is not empty", "choose a new folder, or remove this one")
     loaded = load_family(family)
@@ -121,7 +125,7 @@ def merge(
     only = loaded.model_copy(update={"methods": {method: {"method": row.method if row else method, **given}}})
     store, wanted = Store(results, loaded.name), {"tasks": [], "references": False}
     with Screen() as screen:
-        plan = make_plan(_trained(only, store, screen, wanted), store, **wanted)
+        plan = make_plan(_trained(only, store, screen, wanted), store, **wanted, lone=True)
         spelled = ", ".join(f"{k}={v}" for k, v in given.items()) or "default parameters"
         screen.title(f"{loaded.name}  {plan.rows[0].label} · {spelled}")
         for note in plan.rows[0].notes:

@@ -9,7 +9,7 @@ multiply-add); all arithmetic is float32, with one cast at the end.
 from harness import merge_method, ops, param
 
 
-@merge_method("linear", title="Linear", paper="arXiv:2203.05482")
+@merge_method("linear", title="Linear", paper="arXiv:2203.05482", plain=True)
 class Linear:
     weights: dict[str, float] = param({}, "weight of an expert by role; an expert not named has 1")
     normalize: bool = param(True, "divide by the sum of the weights")

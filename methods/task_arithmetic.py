@@ -10,7 +10,7 @@ dtype and computes in that; `weights`, and a `scale` over depth, are additions, 
 from harness import merge_method, ops, param
 
 
-@merge_method("task_arithmetic", title="Task Arithmetic", paper="arXiv:2212.04089")
+@merge_method("task_arithmetic", title="Task Arithmetic", paper="arXiv:2212.04089", plain=True)
 class TaskArithmetic:
     scale: float | list[float] = param(1.0, "lambda, factor of what is added; a list is over depth", noop=0.0)
     weights: dict[str, float] = param({}, "weight of an expert by role; an expert not named has 1")

@@ -81,7 +81,7 @@ def load(file: Path) -> dict[str, Tensor]:
     try:
         held = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # a damaged or hostile file fails in as many ways as there are parsers
-        reason = str(error).strip().split("\n")[0][:160] or type(error).__name__
+        reason = str(error).strip().split("\n")[0].split(". ")[0][:160] or type(error).__name__
         raise HarnessError(
             f"{file} is truncated or corrupt, or holds more than weights: {reason}",
             "download it again; a file that runs code when it is read is never loaded",

@@ -57,6 +57,13 @@ def fingerprint(path: str | Path, cache: Path | None = None) -> str:
     return digest({"tensors": sorted(tensors), "config": config, "files": texts})
 
 
+def stamp(path: Path) -> str:
+    """sha256 (hex) of the files' names, sizes and times: tells a model from another on this disk, unread.
+    Raises `HarnessError` for a checkpoint that cannot be read."""
+    found = [(file, file.stat()) for file in Checkpoint.open(path).files]
+    return digest([[str(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in found])
+
+
 def fingerprint_files(folder: Path, names: Iterable[str], cache: Path | None = None) -> list[list[str]]:
     """[name, sha256 (hex)] of files of `folder`, sorted; `cache` as for `fingerprint`."""
     known = _Cache(cache)

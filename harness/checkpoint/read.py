@@ -203,13 +203,13 @@ def _indexed(folder: Path) -> Iterator[TensorInfo]:
         absent = sorted(name for name, file in wanted.items() if file == shard and name not in held)
         if absent:
             raise HarnessError(
-                f"{index} names {len(absent)} tensors that {shard} does not hold, such as `{absent[0]}`",
+                f"{index} names tensors that {shard} does not hold ({len(absent)}): `{absent[0]}`",
                 "the index and the shards come from different models: download them again",
             )
         stray = sorted(name for name in held if wanted.get(name) != shard)
         if stray:
             raise HarnessError(
-                f"{shard} holds {len(stray)} tensors that {index} does not name, such as `{stray[0]}`",
+                f"{shard} holds tensors that {index} does not name ({len(stray)}): `{stray[0]}`",
                 "the index and the shards come from different models: download them again",
             )
         yield from held.values()

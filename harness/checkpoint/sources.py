@@ -20,6 +20,7 @@ from harness.checkpoint.identity import (
     fingerprint,
     fingerprint_files,
     present,
+    stamp,
 )
 from harness.checkpoint.read import label_of
 from harness.errors import HarnessError
@@ -55,12 +56,20 @@ class Source:
 
 
 def resolve_family(
-    base: Path, experts: Mapping[str, tuple[Path, Path | None]], converted: Path, cache: Path | None
+    base: Path,
+    experts: Mapping[str, tuple[Path, Path | None]],
+    converted: Path,
+    cache: Path | None,
+    hashed: bool = True,
 ) -> dict[str, Source]:
     """role -> source, `base` first. `experts` gives each model's folder, and the model that its adapter is
-    applied to (None: the base). Raises `HarnessError` for folders that are no model, and for `on` without
-    an adapter."""
-    found = {"base": resolve(base, converted, cache)}
+    applied to (None: the base). With `hashed` False the mark of a folder of safetensors is that of its files'
+    sizes and times, which costs no read; not where there is an adapter.
+
+    Raises `HarnessError` for folders that are no model, and for `on` without an adapter."""
+    if any(is_adapter(path) for path, _ in experts.values()):
+        hashed = True
+    found = {"base": resolve(base, converted, cache, hashed=hashed)}
     for role, (path, on) in experts.items():
         if on is not None and not is_adapter(path):
             raise HarnessError(
@@ -68,7 +77,7 @@ def resolve_family(
                 "leave `on` out",
             )
         under = found["base"] if on is None else resolve(on, converted, cache, found["base"])
-        found[role] = resolve(path, converted, cache, under)
+        found[role] = resolve(path, converted, cache, under, hashed)
     return found
 
 
@@ -78,13 +87,17 @@ def resolve_one(path: Path, base: Callable[[], Path], converted: Path, cache: Pa
     return resolve(path, converted, cache, on)
 
 
-def resolve(path: Path, converted: Path, cache: Path | None, on: Source | None = None) -> Source:
+def resolve(
+    path: Path, converted: Path, cache: Path | None, on: Source | None = None, hashed: bool = True
+) -> Source:
     """What the model at `path` is. `converted` is the store's folder for what is made, `cache` that of
-    `fingerprint`. Raises `HarnessError` for a folder that is no model or a kind that cannot be read."""
+    `fingerprint`; `hashed` as for `resolve_family`.
+
+    Raises `HarnessError` for a folder that is no model or a kind that cannot be read."""
     if is_adapter(path):
         return _adapter(path, converted, cache, on)
     if any(path.glob("model*.safetensors*")) or not is_bin(path):
-        return Source(path, path, fingerprint(path, cache))
+        return Source(path, path, fingerprint(path, cache) if hashed else stamp(path))
     files = [*bin_files(path), *_texts(path)]
     mark = digest({"bin": fingerprint_files(path, files, cache)})
     return _made("bin", path, mark, converted)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -102,9 +103,13 @@ def check_space(folder: Path, nbytes: int) -> None:
     free = stat.f_bavail * stat.f_frsize
     if nbytes + SLACK > free:
         raise HarnessError(
-            f"{folder} needs {nbytes / 1e9:.2f} GB and its disk has {free / 1e9:.2f} GB free",
+            f"{folder} needs {_size(nbytes + SLACK)} and its disk has {_size(free)} free",
             "free some space, choose another folder, or merge fewer rows at once",
         )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
 
 
 def existing(folder: Path) -> Path:
@@ -121,6 +126,8 @@ class Files:
         self.layout = layout
         self._stack = ExitStack()
         self._fds: dict[Path, int] = {}
+        # A file system lets one writer into a file at a time; threads that queue there would spin.
+        self._locks = {file: threading.Lock() for file in layout.headers}
 
     def create(self) -> None:
         """Make every file at its full size with its header; the disk space is taken now, not later."""
@@ -144,9 +151,10 @@ class Files:
         if offset + data.nbytes > info.nbytes:
             raise ValueError(f"{data.nbytes} bytes at {offset} do not fit `{name}` ({info.nbytes} bytes)")
         fd, at = self._fds[info.file], info.start + offset
-        while data.nbytes:
-            n = os.pwrite(fd, data, at)
-            data, at = data[n:], at + n
+        with self._locks[info.file]:
+            while data.nbytes:
+                n = os.pwrite(fd, data, at)
+                data, at = data[n:], at + n
 
     def close(self) -> None:
         self._stack.close()

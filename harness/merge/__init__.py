@@ -56,12 +56,15 @@ def merge(
     shard_bytes: int = 5_000_000_000,
     allow_nonfinite: bool = False,
     on_error: Literal["raise", "record"] = "raise",
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Carry out `jobs`; one record per job, in their order.
 
     `threads` defaults to the cores this process may use; `block` is in elements, a multiple of 65 536;
-    `progress(phase, done, total)` counts blocks in the phases `prepare` and `merge`. A killed merge continues
-    at the first unfinished tensor when it is called again; a job that is already finished costs nothing.
+    `device` is where blocks are merged: `cpu` (also `auto`: there a merge is as fast as the disk), or `cuda`,
+    `cuda:1`, whose results are within one ulp of the stored dtype. `progress(phase, done, total)` counts
+    blocks in the phases `prepare` and `merge`. A killed merge continues at the first unfinished tensor when
+    it is called again; a job that is already finished costs nothing.
 
     A record holds `seconds` (by phase, of the shared passes), `method_seconds` (of this method, over all
     threads), `peak_mib`, `bytes_read`, `bytes_written`, `passes`, `resumed` (tensors found done), `warnings`,
@@ -81,6 +84,7 @@ def merge(
         shard_bytes=shard_bytes,
         allow_nonfinite=allow_nonfinite,
         on_error=on_error,
+        device=device,
     )
 
 

@@ -1,20 +1,21 @@
 """The units of work, and the `TensorGroup` that a method sees of one: its tensors are read when they are
-first looked at, so an input that no method of a pass uses is not read. Imports torch."""
+first looked at, so an input that no method of a pass uses is not read. Torch-free: what a tensor is, the
+buffers know."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from harness.checkpoint.blocks import Buffers, Reader
-from harness.checkpoint.read import FLOATS, Checkpoint, TensorInfo
+from harness.checkpoint.read import FLOATS, SIZES, Checkpoint, TensorInfo
+from harness.checkpoint.reader import Reader
 from harness.errors import HarnessError
-from harness.method import TensorGroup
+from harness.method import CHUNK, TensorGroup
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 EMBEDDINGS = {"wte": "embed_tokens", "wpe": "embed_positions", "word_embeddings": "embed_tokens"}
@@ -24,6 +25,10 @@ Source = tuple[str, str]  # ("base", ""), ("expert", role) or ("statistic", path
 
 class InputError(HarnessError):
     """An input is at fault, not the method that looked at it: ends the whole merge."""
+
+
+class InPlaceError(InputError):
+    """A method wrote into the shared blocks: what the other jobs saw since is wrong, so all of them end."""
 
 
 @dataclass(frozen=True)
@@ -70,31 +75,29 @@ class Sources:
         self.allow_nonfinite = allow_nonfinite
         self._clean: set[tuple[Source, int]] = set()
 
-    def check(self, source: Source, unit: Unit, values: Tensor) -> None:
+    def check(self, source: Source, unit: Unit, values: Tensor, buffers: Any) -> None:
         """Raise `InputError` when `values` are not all finite. A block is looked at once."""
         if self.allow_nonfinite or (source, unit.index) in self._clean:
             return
-        # The sum of a block with NaN or infinity is never finite; a finite block's overflows hardly ever.
-        if not math.isfinite(values.sum().item()) and not bool(torch.isfinite(values).all()):
-            raise self._nonfinite(source, unit)
+        if buffers.unstorable(values, "F32"):
+            raise self._nonfinite(source, unit, buffers)
         if unit.index >= 0:
             self._clean.add((source, unit.index))
 
-    def _nonfinite(self, source: Source, unit: Unit) -> InputError:
-        info, step = self.places[source][unit.name], 2**19
-        buffers, count = Buffers(step), 0
-        for offset in range(0, info.numel, step):
-            n = min(step, info.numel - offset)
-            count += n - int(torch.isfinite(buffers.load(self.reader, info, offset, n, 0)).sum())
+    def _nonfinite(self, source: Source, unit: Unit, buffers: Any) -> InputError:
+        info, count = self.places[source][unit.name], 0
+        for offset in range(0, info.numel, CHUNK):
+            values = buffers.load(self.reader, info, offset, min(CHUNK, info.numel - offset), "check")
+            count += buffers.unstorable(values, "F32")
         kind, role = source
         who = {"base": "the base", "expert": f"expert `{role}`"}.get(kind, f"statistic {role}")
         return InputError(
             f"{who} has {count} NaN or infinite values of {info.numel} in `{unit.name}` ({info.file})",
-            "use an intact checkpoint, or allow non-finite values explicitly",
+            "use an intact checkpoint, or merge it as it is: `--allow-nonfinite`",
         )
 
 
-class Lazy(Mapping[str, Tensor]):
+class Lazy(Mapping[str, "Tensor"]):
     """A mapping whose values are made when they are first asked for."""
 
     def __init__(self, keys: Mapping[str, object] | tuple[str, ...], get: Callable[[str], Tensor]) -> None:
@@ -116,7 +119,7 @@ class Block(TensorGroup):
     """The group of one unit, for all jobs in turn: `view` sets what differs between them."""
 
     def __init__(
-        self, unit: Unit, depth: int, sources: Sources, buffers: Buffers, roles: tuple[str, ...]
+        self, unit: Unit, depth: int, sources: Sources, buffers: Any, roles: tuple[str, ...]
     ) -> None:
         self.unit, self.depth, self.seed = unit, depth, 0
         self.name, self.module, self.layer = unit.name, unit.module, unit.layer
@@ -149,10 +152,6 @@ class Block(TensorGroup):
         for held in (self._loaded, self._made, self.shared):
             held.clear()
 
-    def scratch(self, key: str) -> Tensor:
-        """The calling thread's float32 buffer called `key`, one block long."""
-        return self._buffers.slot(key, self.length)
-
     @property
     def base(self) -> Tensor:
         return self._load(BASE)
@@ -169,10 +168,16 @@ class Block(TensorGroup):
     def deltas(self) -> Mapping[str, Tensor]:
         return self._differences
 
-    def uniform(self, role: str) -> Tensor:
-        from harness import ops
-
-        return ops.uniform(self.seed, role, self.name, self.offset, self.length)
+    def stored_base(self, code: str) -> memoryview:
+        """The base's bytes as they are stored with dtype `code`, until the next block: what the file holds,
+        where that is its dtype."""
+        info = self._sources.places[BASE][self.name]
+        if info.dtype != code or SIZES[code] != 2:
+            return self._buffers.stored(self.base, code, f"base {code}")
+        held = self._buffers.raw("base", 2 * self.length)
+        if BASE not in self._loaded:
+            self._sources.reader.read(info, 2 * self.offset, held)
+        return held
 
     def written_into(self) -> bool:
         """Whether somebody changed a shared tensor in place (torch counts the writes)."""
@@ -181,8 +186,9 @@ class Block(TensorGroup):
     def _load(self, source: Source) -> Tensor:
         if source not in self._loaded:
             info = self._sources.places[source][self.name]
-            tensor = self._buffers.load(self._sources.reader, info, self.offset, self.length, source)
-            self._sources.check(source, self.unit, tensor)
+            room = "base" if source == BASE else "raw"
+            tensor = self._buffers.load(self._sources.reader, info, self.offset, self.length, source, room)
+            self._sources.check(source, self.unit, tensor, self._buffers)
             self._loaded[source] = tensor, tensor._version
         return self._loaded[source][0]
 
@@ -190,7 +196,7 @@ class Block(TensorGroup):
         key = ("delta", role)
         if key not in self._loaded:
             expert, base = self._load(("expert", role)), self._load(BASE)
-            tensor = torch.sub(expert, base, out=self._buffers.slot(key, self.length))
+            tensor = self._buffers.difference(expert, base, key)
             self._loaded[key] = tensor, tensor._version
         return self._loaded[key][0]
 

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from harness.errors import HarnessError
+from harness.masking import above, at_least, at_most, below, chosen, equal
 from harness.merge.block import Block, Unit
 from harness.merge.ranking import Kept, Ranking, check_cut, stretches
 from harness.method import Cut, TensorGroup
@@ -111,8 +112,8 @@ def values_of(cut: Cut, group: Block) -> np.ndarray:
     if values.sum().isnan() and bool(values.isnan().any()):
         raise HarnessError(f"`Cut` got values that are not numbers in `{group.name}`", "return numbers only")
     if cut.where is not None:
-        values = values.masked_fill(~cut.where(group), float("nan"))
-    return values.contiguous().numpy()
+        values = chosen(cut.where(group), values, values.new_full(values.shape, float("nan")))
+    return values.contiguous().cpu().numpy()
 
 
 class Threshold:
@@ -131,13 +132,13 @@ class Threshold:
         index = self._first[group.name] + group.offset // self._block
         highest = cut.end == "highest"
         if kept.number == 0:
-            return values > float("inf")
+            return above(values, float("inf"))
         if index < kept.block:
-            mask = values >= at if highest else values <= at
+            mask = at_least(values, at) if highest else at_most(values, at)
         else:
-            mask = values > at if highest else values < at
+            mask = above(values, at) if highest else below(values, at)
         if index == kept.block:
-            ties = values == at
+            ties = equal(values, at)
             if cut.where is not None:
                 ties &= cut.where(group)
             mask[ties.nonzero().squeeze(1)[: kept.quota]] = True

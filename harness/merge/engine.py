@@ -1,7 +1,9 @@
-"""Carries out jobs: what is checked before, who does the work, what is left behind. Imports torch."""
+"""Carries out jobs: what is checked before, who does the work, what is left behind. Imports torch
+only where a job's arithmetic needs it."""
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections import Counter
@@ -11,9 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from harness.checkpoint import Checkpoint, fit, write
+from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError
 from harness.measure import peak_mib
-from harness.merge import masks
+from harness.merge import masks, plain
 from harness.merge.memory import kept_pages
 from harness.merge.output import Output
 from harness.merge.passes import Passes
@@ -35,6 +38,7 @@ def run(
     shard_bytes: int,
     allow_nonfinite: bool,
     on_error: str,
+    device: str,
 ) -> list[dict[str, Any]]:
     """See `harness.merge.merge`."""
     if block < CHUNK or block % CHUNK:
@@ -44,6 +48,7 @@ def run(
     begun = time.perf_counter()
     warnings = fit.check_fit(inputs.base, inputs.experts)
     report = progress or (lambda *_: None)
+    make = _buffers(inputs, jobs, device, allow_nonfinite)
     runs = [
         Run(job, Output(inputs, job, shard_bytes) if hasattr(job.method, "merge") else None) for job in jobs
     ]
@@ -53,12 +58,25 @@ def run(
     streaming = [one for one in runs if one.output and one.record is None]
     _check_disk(streaming)
     if streaming:
-        with kept_pages(), Workers(threads or available(), block) as workers:
+        with kept_pages(), Workers(threads or available(), block, make) as workers:
             _stream(Passes(inputs, streaming, workers, report, allow_nonfinite), warnings, begun)
     for one in runs:
         if one.output is None:
-            _build(one, inputs, report)
+            _build(one, inputs, report, "cpu" if device == "auto" else device)
     return _records(runs, on_error)
+
+
+def _buffers(inputs: Any, jobs: Sequence[Any], device: str, allow_nonfinite: bool) -> Callable[[int], Any]:
+    """How a thread's buffers are made: without torch where no job needs it, on a CUDA device if it is asked
+    for."""
+    models = [inputs.base, *inputs.experts.values()]
+    check_device(device)
+    on_cpu = device in ("cpu", "auto")
+    if on_cpu and not allow_nonfinite and plain.serves(models, jobs):
+        return plain.PlainBuffers
+    from harness.checkpoint.blocks import Buffers, DeviceBuffers
+
+    return Buffers if on_cpu else functools.partial(DeviceBuffers, device=device)
 
 
 def _stream(passes: Passes, warnings: list[str], begun: float) -> None:
@@ -102,12 +120,12 @@ def _records(runs: Sequence[Run], on_error: str) -> list[dict[str, Any]]:
     return [{**(one.record or {}), "error": one.error} for one in runs]
 
 
-def _build(one: Run, inputs: Any, progress: Progress) -> None:
+def _build(one: Run, inputs: Any, progress: Progress, device: str) -> None:
     """A whole-model method writes its folder itself; it resumes and finishes by its own rules."""
     with one.guarded():
         begun = time.perf_counter()
         facts = one.job.method.build(
-            SimpleNamespace(inputs=inputs, job=one.job, rows=one.job.rows, progress=progress)
+            SimpleNamespace(inputs=inputs, job=one.job, rows=one.job.rows, progress=progress, device=device)
         )
         seconds = {"build": round(time.perf_counter() - begun, 4)}
         one.record = {"seconds": seconds, "peak_mib": peak_mib(), **(facts or {})}

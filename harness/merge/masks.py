@@ -1,4 +1,4 @@
-"""What the masks of a method select, counted while its blocks are written: `masks.json`. Imports torch.
+"""What the masks of a method select, counted while its blocks are written: `masks.json`. Torch-free.
 
 Counts are exact. Energies are squared norms of every 8192 elements (float32: a few parts in a million), added
 exactly and rounded once: no order of blocks, no number of threads and no kill can show in the file."""
@@ -9,24 +9,23 @@ import json
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from harness.checkpoint.blocks import TORCH, Buffers, Reader
 from harness.checkpoint.read import FLOATS, SIZES, TensorInfo
 from harness.errors import HarnessError
 from harness.merge.block import EMBEDDINGS, Block, place_of
 from harness.method import CHUNK
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 PIECE = 8192  # elements of one dot product: few enough that no BLAS splits it among threads
 MOST = 0.9  # more than this share of a selection without effect is said
 COUNTS = ("selected", "before", "zero_delta", "zero_gradient", "unchanged")  # of a role
-BITS = {2: np.uint16, 4: np.uint32}
 Tally = dict[str, Any]  # elements, unchanged, roles: {role: COUNTS (None: not known), energy: [kept, whole]}
-Pairs = dict[str, tuple[Tensor, Tensor | None]]  # role -> (mask, mask before exclusion)
+Pairs = dict[str, "tuple[Tensor, Tensor | None]"]  # role -> (mask, mask before exclusion)
 
 
 class Figures:
@@ -45,7 +44,6 @@ class Figures:
 
     def masks(self, group: Block, state: Any) -> Pairs:
         """The method's masks of a block. Raises `HarnessError` for what the contract does not allow."""
-        group.base  # noqa: B018  (read now what `take` looks at: later the bytes to write fill the reader's buffer)
         if not self.masked:
             return {}
         found = self.method.masks(group, state)
@@ -54,7 +52,7 @@ class Figures:
             if role not in self.roles:
                 raise HarnessError(f"`masks` names the role `{role}`", "one of " + ", ".join(self.roles))
             for mask in pair:
-                if mask is not None and (mask.dtype != torch.bool or mask.shape != (group.length,)):
+                if mask is not None and (str(mask.dtype) != "torch.bool" or mask.shape != (group.length,)):
                     raise HarnessError(
                         f"`masks` gave {mask.dtype} {list(mask.shape)} for {group.length} elements",
                         "one bool per element: a tensor, or a tuple (mask, mask before exclusion)",
@@ -66,7 +64,9 @@ class Figures:
 
     def take(self, group: Block, pairs: Pairs, data: memoryview, code: str) -> None:
         """Count one block; `data` are its bytes as they are stored with dtype `code`."""
-        stored = _once(group, ("stored base", code), lambda: _bits(group.base, code))
+        stored = _once(
+            group, ("stored base", code), lambda: np.frombuffer(group.stored_base(code), f"u{SIZES[code]}")
+        )
         changed = np.frombuffer(data, stored.dtype) != stored
         roles = {role: self._role(group, role, *pair, changed) for role, pair in pairs.items()}
         part = {"elements": group.length, "unchanged": group.length - _count(changed), "roles": roles}
@@ -86,16 +86,15 @@ class Figures:
     def _role(
         self, group: Block, role: str, mask: Tensor, before: Tensor | None, changed: np.ndarray
     ) -> dict[str, Any]:
-        own, delta = mask.cpu().numpy(), group.deltas[role]
+        own = mask.cpu().numpy()
+        delta = _once(group, ("delta", role), lambda: group.deltas[role].cpu().numpy())
         selected = _count(own)
-        nonzero = _once(group, ("nonzero", role), lambda: delta.numpy() != 0)
-        whole = _once(group, ("energy", role), lambda: _energy(delta.numpy()))
-        kept = group.scratch("selected").numpy()
-        np.multiply(delta.numpy(), own, out=kept)
+        nonzero = _once(group, ("nonzero", role), lambda: delta != 0)
+        whole = _once(group, ("energy", role), lambda: _energy(delta))
         zero_gradient = None
         if role in self._scores:
             score = group.scores[self._scores[role]]
-            zero = _once(group, ("zero", id(score)), lambda: score.numpy() == 0)
+            zero = _once(group, ("zero", id(score)), lambda: score.cpu().numpy() == 0)
             zero_gradient = _count(own & zero)
         return {
             "selected": selected,
@@ -103,7 +102,7 @@ class Figures:
             "zero_delta": selected - _count(own & nonzero),
             "zero_gradient": zero_gradient,
             "unchanged": selected - _count(own & changed),
-            "energy": [_energy(kept), whole],
+            "energy": [_energy(np.multiply(delta, own)), whole],
         }
 
 
@@ -114,9 +113,9 @@ def _once(group: Block, key: Any, make: Any) -> Any:
     return group.shared[key]
 
 
-def _bits(values: Tensor, code: str) -> np.ndarray:
-    """float32 values as they are stored with dtype `code`, as whole numbers."""
-    return values.to(TORCH[code]).view(torch.uint8).numpy().view(BITS[SIZES[code]])
+def _bits(buffers: Any, values: Any, code: str) -> np.ndarray:
+    """float32 values as they are stored with dtype `code`, as whole numbers, in a place of their own."""
+    return np.frombuffer(buffers.stored(values, code, f"base {code}"), f"u{SIZES[code]}")
 
 
 def _count(mask: np.ndarray) -> int:
@@ -219,6 +218,8 @@ def warnings(total: Tally, masked: bool) -> list[str]:
 
 def compared(base: Mapping[str, TensorInfo], made: Mapping[str, TensorInfo]) -> dict[str, Tally]:
     """Tallies of a checkpoint that no block passed through: whose stored values are the base's."""
+    from harness.checkpoint.blocks import Buffers, Reader
+
     reader, block, tallies = Reader(), 4 * CHUNK, {}
     buffers = Buffers(block)
     try:
@@ -228,8 +229,9 @@ def compared(base: Mapping[str, TensorInfo], made: Mapping[str, TensorInfo]) -> 
             same, code = 0, made[name].dtype
             for at in range(0, info.numel, block):
                 n = min(block, info.numel - at)
-                before = _bits(buffers.load(reader, info, at, n, "base"), code)
-                same += _count(before == _bits(buffers.load(reader, made[name], at, n, "made"), code))
+                before = _bits(buffers, buffers.load(reader, info, at, n, "base"), code)
+                after = buffers.stored(buffers.load(reader, made[name], at, n, "made"), code)
+                same += _count(before == np.frombuffer(after, before.dtype))
             tallies[name] = {"elements": info.numel, "unchanged": same, "roles": {}}
     finally:
         reader.close()

@@ -7,7 +7,6 @@ the disk: they survive the death of any process, not a power failure (after a re
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import inspect
 import json
@@ -18,13 +17,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import __version__, ops
+from harness import __version__, masking, ops, selection, signs
 from harness.checkpoint import fit, folder, write
+from harness.checkpoint.part import Part
 from harness.checkpoint.read import FLOATS, Checkpoint, TensorInfo
 from harness.errors import HarnessError
 from harness.store import digest, reachable, write_text
 
-MARK = "merge.json"  # in a finished folder: the key, and the record of the merge
+ARITHMETIC = (ops, masking, signs, selection)  # what methods compute with
 CODES = {name: code for code, name in FLOATS.items()}
 
 
@@ -35,17 +35,17 @@ class Output:
     def __init__(self, inputs: Any, job: Any, shard_bytes: int) -> None:
         self.inputs, self.job = inputs, job
         self.to = Path(job.to)
-        self.part = self.to.with_name(f".{self.to.name}.part")
         self.tensors = {
             name: (_stored_dtype(info, job.dtype), info.shape)
             for name, info in fit.outputs(inputs.base).items()
         }
+        self._work = Part(self.to, _key(inputs, job, self.tensors, shard_bytes))
+        self.part = self._work.path
         self.layout = write.plan(self.part, self.tensors, shard_bytes)
         self.files = write.Files(self.layout)
-        self.key = _key(inputs, job, self.tensors, shard_bytes)
         self.done: set[str] = set()
         self.facts: dict[str, Any] = {}  # what is known of a tensor in `done`: its figures of `masks.json`
-        self._lock = self._journal = None
+        self._journal: int | None = None
         self._again = False
         self._guard = threading.Lock()
 
@@ -53,20 +53,16 @@ class Output:
     def finished(self) -> dict[str, Any] | None:
         """The record of an earlier merge of exactly this; None if there is none. Refuses other content of
         `to`."""
-        if not self.to.exists() or (self.to.is_dir() and not any(self.to.iterdir())):
+        if self._work.vacant():
             return None
-        mark = _read_json(self.to / MARK)
-        if mark.get("key") == self.key and all(
-            (self.to / file.name).is_file() for file in self.layout.headers
-        ):
+        record = self._work.earlier()
+        if record is not None and all((self.to / file.name).is_file() for file in self.layout.headers):
             if self.job.masks is None or Path(self.job.masks).is_file():
-                return mark["record"]
+                return record
             self._again = True  # the figures can only be had by merging
             return None
         if not self.job.replace:
-            raise HarnessError(
-                f"{self.to} already holds something else", "choose another folder, or delete this one first"
-            )
+            raise self._work.occupied()
         return None
 
     @property
@@ -76,12 +72,7 @@ class Output:
 
     def open(self) -> None:
         with reachable(self.part):
-            self.part.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.part / ".lock").open("w")
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise HarnessError(f"another process is writing {self.to}", "wait for it to end") from None
+            self._work.lock()
             if self._resumable():
                 self.facts = self._journalled()
                 self.done = set(self.facts)
@@ -124,7 +115,7 @@ class Output:
             record = {**record, "warnings": [*record["warnings"], *warnings]}
             if masks is not None:
                 write_text(self._masks(), masks)
-            write_text(self.part / MARK, json.dumps({"key": self.key, "record": record}, indent=1) + "\n")
+            self._work.mark(self.part, record)
             self.close()
             for name in (".journal", ".key", ".lock"):
                 (self.part / name).unlink(missing_ok=True)
@@ -137,25 +128,23 @@ class Output:
         self.files.close()
         if self._journal is not None:
             os.close(self._journal)
-        if self._lock is not None:
-            self._lock.close()
-        self._journal = self._lock = None
+        self._journal = None
+        self._work.unlock()
 
     def discard(self) -> None:
         """Delete unfinished work that can never be finished."""
-        shutil.rmtree(self.part, ignore_errors=True)
+        self._work.discard()
 
     def _start(self) -> None:
-        for entry in self.part.iterdir():
-            if entry.name != ".lock":
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self._work.clear()
         self.files.create()
-        write_text(self.part / ".key", _boot() + self.key)
+        self._work.begin(_boot())
 
     def _resumable(self) -> bool:
         try:
-            same = (self.part / ".key").read_text() == _boot() + self.key
-            return same and all(file.stat().st_size == size for file, size in self.layout.sizes.items())
+            return self._work.resumable(_boot()) and all(
+                file.stat().st_size == size for file, size in self.layout.sizes.items()
+            )
         except OSError:
             return False
 
@@ -212,7 +201,7 @@ def _key(inputs: Any, job: Any, tensors: Mapping[str, tuple], shard_bytes: int) 
             "method": method.method_name,
             "parameters": parameters,
             "code": code,
-            "ops": hashlib.sha256(Path(ops.__file__).read_bytes()).hexdigest(),
+            "ops": [hashlib.sha256(Path(m.__file__).read_bytes()).hexdigest() for m in ARITHMETIC],
             "seed": job.seed,
             "tensors": tensors,
             "shard_bytes": shard_bytes,
@@ -231,10 +220,3 @@ def _boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
         return ""
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}

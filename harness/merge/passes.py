@@ -1,25 +1,31 @@
-"""The passes over the inputs: the rounds of `prepare`, and the one that writes. Imports torch."""
+"""The passes over the inputs: the rounds of `prepare`, and the one that writes. Torch comes with the buffers
+that need it."""
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from harness.checkpoint import fit
-from harness.checkpoint.blocks import TORCH
 from harness.checkpoint.read import FLOATS, SIZES, Checkpoint, TensorInfo
 from harness.errors import HarnessError
 from harness.measure import peak_mib
-from harness.merge.block import BASE, Block, InputError, Sources, Unit, mergeable, place_of, units_of
+from harness.merge.block import (
+    BASE,
+    Block,
+    InPlaceError,
+    InputError,
+    Sources,
+    Unit,
+    mergeable,
+    place_of,
+    units_of,
+)
 from harness.merge.masks import Figures, Pairs
 from harness.merge.requests import Preparation
-from harness.merge.rounds import InPlaceError, Round
 from harness.merge.underway import Run
 from harness.merge.workers import Workers
 from harness.method import Layout
@@ -101,6 +107,8 @@ class Passes:
                     one.job.method, Layout(self.roles, tuple(self.weights), one.job.seed)
                 )
         while waiting := [one for one in self._alive() if one.preparation and one.preparation.asks]:
+            from harness.merge.rounds import Round
+
             asked = Round(waiting, self.units, self._group, self.workers)
             asked.answer(lambda done, total: self.progress("prepare", done, total))
             self.passes += asked.passes
@@ -132,12 +140,7 @@ class Passes:
         begun, masks = time.perf_counter(), {}
         try:
             merged = one.job.method.merge(group.view(one.job.seed, one.job.scores), one.preparation.state)
-            if not isinstance(merged, torch.Tensor) or merged.shape != (group.length,):
-                what = (
-                    f"shape {list(merged.shape)}"
-                    if isinstance(merged, torch.Tensor)
-                    else type(merged).__name__
-                )
+            if what := self.workers.buffers.unlike(merged, group.length):
                 raise HarnessError(
                     f"{one.name} returned {what} for a block of {group.length} elements of `{group.name}`",
                     "return the merged block, a 1-D tensor",
@@ -164,16 +167,17 @@ class Passes:
         if last:
             one.output.written(group.name, one.figures and one.figures.tensor(group.name))
 
-    def _store(self, one: Run, group: Block, merged: torch.Tensor, masks: Pairs) -> None:
+    def _store(self, one: Run, group: Block, merged: Any, masks: Pairs) -> None:
         """Round a block once to the stored dtype, count what changed, and put it in its place."""
         code, _ = one.output.tensors[group.name]
-        if not self.sources.allow_nonfinite and (bad := _unstorable(merged, code)):
+        buffers = self.workers.buffers
+        if not self.sources.allow_nonfinite and (bad := buffers.unstorable(merged, code)):
             one.error = HarnessError(
                 f"{one.name} made {bad} values in `{group.name}` that {FLOATS[code]} cannot hold",
                 "check its parameters, or store a wider dtype",
             )
             return
-        data = self.workers.buffers.stored(merged, code)
+        data = buffers.stored(merged, code)
         if one.figures:
             one.figures.take(group, masks, data, code)
         one.output.write(group.name, group.offset * SIZES[code], data)
@@ -212,10 +216,3 @@ class Passes:
             "resumed": one.resumed,
             "warnings": warnings,
         }
-
-
-def _unstorable(values: torch.Tensor, code: str) -> int:
-    """How many of `values` are not finite in the stored dtype."""
-    if code != "F16" and math.isfinite(values.sum().item()):
-        return 0
-    return int((~torch.isfinite(values.to(TORCH[code]))).sum())

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from harness.merge.block import Block, InputError, Unit
+from harness.merge.block import Block, InPlaceError, InputError, Unit
 from harness.merge.cut import Ranker, values_of
 from harness.merge.reduce import Reducer
 from harness.merge.requests import Request, function_key, replaced, requests_in, signature
@@ -162,7 +162,3 @@ class Round:
                 f"a request of {asked.runs[0].name} changes its input in place in `{unit.name}`",
                 "work on copies: the blocks are shared by all methods",
             )
-
-
-class InPlaceError(InputError):
-    """A method wrote into the shared blocks: what the other jobs saw since is wrong, so all of them end."""

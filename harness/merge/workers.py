@@ -1,16 +1,15 @@
-"""Threads that pull blocks in order, each with its own buffers. Imports torch."""
+"""Threads that pull blocks in order, each with its own buffers. Torch comes with buffers that need it."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import torch
-
-from harness.checkpoint.blocks import Buffers
+import numpy as np
 
 MOST = 16  # threads by default: more gain nothing on a disk, and each holds its buffers
 
@@ -21,26 +20,35 @@ def available() -> int:
 
 
 class Workers:
-    """A pool for one merge. Torch's own threads are off inside, so that reductions run in one order."""
+    """A pool for one merge; `make(block)` makes a thread's buffers. Torch's own threads are off inside, so
+    that reductions run in one order."""
 
-    def __init__(self, threads: int, block: int) -> None:
-        self.threads, self.block = threads, block
+    def __init__(self, threads: int, block: int, make: Callable[[int], Any]) -> None:
+        self.threads, self.block, self._make = threads, block, make
         self._own = threading.local()
 
     def __enter__(self) -> Workers:
-        self._before = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(self.threads, "merge", initializer=lambda: torch.set_num_threads(1))
+        torch = sys.modules.get("torch")  # absent where the buffers are numpy's
+        self._before = torch and torch.get_num_threads()
+
+        def begin() -> None:
+            np.seterr(all="ignore")  # of this thread; what is not finite is counted, not warned of
+            if torch:
+                torch.set_num_threads(1)
+
+        self._pool = ThreadPoolExecutor(self.threads, "merge", begin)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(self._before)
+        if self._before:
+            sys.modules["torch"].set_num_threads(self._before)
 
     @property
-    def buffers(self) -> Buffers:
+    def buffers(self) -> Any:
         """The calling thread's buffers."""
         if not hasattr(self._own, "buffers"):
-            self._own.buffers = Buffers(self.block)
+            self._own.buffers = self._make(self.block)
         return self._own.buffers
 
     def each(self, items: Iterable[Any], work: Callable[[Any], None]) -> None:

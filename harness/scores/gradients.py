@@ -12,10 +12,9 @@ not import torch.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from harness.scores.sums import Sums
 
 KINDS = ("gradient", "snip", "fisher", "snip_squared", "votes")
-SMALL = 50_000_000  # parameters; below, threads wait for each other more than they work
 MOST_VOTES = 32_767  # they are counted in 16 bits
 
 
@@ -165,13 +163,14 @@ def share(
     """The sums over some of the samples, on one device, and their losses."""
     import torch
 
+    from harness.checkpoint.pretrained import threads_for
     from harness.scores.sums import Sums
 
     model = _load(Path(work.checkpoint), getattr(torch, work.dtype)).to(device)
     if work.checkpointing:
         _recompute(model)
     _check_tokens(model, work)
-    with _threads(work.threads or (1 if model.num_parameters() < SMALL else torch.get_num_threads())):
+    with threads_for(model.num_parameters(), work.threads):
         sums, losses = Sums(model, work.kinds, getattr(torch, work.accumulate), work.against), []
         for done, index in enumerate(indices, 1):
             loss = _loss(model, work.samples[index], device)
@@ -206,24 +205,9 @@ def _recompute(model: Any) -> None:
 
 
 def _load(path: Path, dtype: torch.dtype) -> torch.nn.Module:
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    from harness.checkpoint.pretrained import load_model
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, output_loading_info=True)
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    for what in ("missing_keys", "mismatched_keys"):
-        if report[what]:
-            names = sorted(str(key) for key in report[what])
-            raise HarnessError(
-                f"{path} lacks weights of its architecture: {names[0]}"
-                + f" and {len(names) - 1} more" * (len(names) > 1),
-                "gradients of randomly filled weights would mean nothing; mend the checkpoint",
-            )
+    model = load_model(path, dtype)
     model.config.use_cache = False
     return model.eval().requires_grad_(True)
 
@@ -255,15 +239,3 @@ def _write(means: dict[str, torch.Tensor], checkpoint: Path, folder: Path, kind:
     shutil.copyfile(checkpoint / "config.json", folder / "config.json")
     zeros = sum(mean.numel() - int(mean.count_nonzero()) for mean in means.values())
     return zeros / sum(mean.numel() for mean in means.values())
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

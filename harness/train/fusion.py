@@ -17,6 +17,7 @@ from torch.nn.functional import nll_loss
 
 from harness import __version__
 from harness.checkpoint import Checkpoint, folder, write
+from harness.checkpoint.pretrained import load_model, threads_for
 from harness.measure import Meter
 from harness.store import digest, reachable
 from harness.train import models, teachers, written
@@ -92,8 +93,8 @@ class _Fusion:
     def _teach(self, what: str, path: Path, to: Path) -> None:
         if to.exists():
             return
-        model = models.load_model(path, self.dtype, self.device).eval()
-        with models.few_threads(model.num_parameters()):
+        model = load_model(path, self.dtype).to(self.device).eval()
+        with threads_for(model.num_parameters()):
             teachers.predict(
                 model,
                 self.samples,
@@ -112,7 +113,7 @@ class _Fusion:
 
     def _train(self, targets: teachers.Targets | None) -> tuple[torch.nn.Module, int]:
         s = self.settings
-        student = models.load_model(self.inputs.base.path, torch.float32, self.device)
+        student = load_model(self.inputs.base.path, torch.float32).to(self.device)
         written.check_names(student.state_dict(), self.inputs.base)
         schedule = Schedule(s.steps, s.batch_size, s.learning_rate, s.warmup, s.weight_decay)
 
@@ -121,7 +122,7 @@ class _Fusion:
             with torch.autocast(student.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 return batch_loss(student, [self.samples[row] for row in rows], target, s.fuse_weight)
 
-        with models.few_threads(student.num_parameters()):
+        with threads_for(student.num_parameters()):
             resumed = optimize(
                 student,
                 gradients_of(loss),

@@ -19,6 +19,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from harness.checkpoint.pretrained import load_model, threads_for
 from harness.train import loop, models
 from harness.train.recipe import Train
 from harness.train.samples import Sample
@@ -72,9 +73,11 @@ def fit(
     the same, and the first writes. Raises `HarnessError` when weights are missing or a loss is not finite."""
     device = str(group.device) if group else default_device()
     dtype = getattr(torch, train.dtype)
-    model = models.load_model(base, dtype, device, spread=train.placement == "layers" and device != "cpu")
+    spread = train.placement == "layers" and device != "cpu"
+    model = load_model(base, dtype, spread)
+    model = model if spread else model.to(device)
     model.config.use_cache = False
-    with models.few_threads(model.num_parameters()), torch.random.fork_rng():
+    with threads_for(model.num_parameters()), torch.random.fork_rng():
         torch.manual_seed(train.seed)
         adapted = get_peft_model(model, _config(train, targets))
         if train.gradient_checkpointing:

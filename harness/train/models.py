@@ -1,43 +1,18 @@
-"""Load models and tokenizers with transformers for training. Imports torch."""
+"""Tokenizers and batches for training. Imports torch."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
+from transformers import AutoTokenizer
 
 from harness.endmark import filled
 from harness.errors import HarnessError
 
-SMALL = 50_000_000  # parameters; below, threads wait for each other more than they work
 SHOWN = 3
-
-
-def load_model(path: Path, dtype: torch.dtype, device: str, spread: bool = False) -> torch.nn.Module:
-    """The causal language model in folder `path`, on `device` or with its layers `spread` over all there are.
-    Raises `HarnessError` when weights are missing."""
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=dtype, output_loading_info=True, device_map="auto" if spread else None
-        )
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    for what in ("missing_keys", "mismatched_keys"):
-        if names := sorted(str(key) for key in report[what]):
-            more = f" and {len(names) - 1} more" * (len(names) > 1)
-            raise HarnessError(
-                f"{path} lacks weights of its architecture: {names[0]}{more}",
-                "training from randomly filled weights would mean nothing; mend the checkpoint",
-            )
-    return model if spread else model.to(device)
 
 
 def load_tokenizer(path: Path) -> Any:
@@ -99,14 +74,3 @@ def padded(samples: Sequence[Sequence[int]], device: str | torch.device) -> tupl
         tokens[i, : len(sample)] = torch.tensor(sample)
         mask[i, : len(sample)] = 1
     return tokens.to(device), mask.to(device)
-
-
-@contextlib.contextmanager
-def few_threads(parameters: int) -> Iterator[None]:
-    """One thread for a small model; others leave torch's number as it is."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if parameters < SMALL else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

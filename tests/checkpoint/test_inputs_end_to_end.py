@@ -11,8 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from harness import cli, options
-from harness.errors import HarnessError
+from harness import HarnessError, cli, options
 from harness.families import tiny as embedded
 from harness.inputs import REPORT
 
@@ -177,6 +176,34 @@ def test_nan_is_merged_only_when_asked_for(odd, capsys):
     assert "model.norm.weight" in capsys.readouterr().err and not (odd / "out").exists()
     assert run("merge", "task_arithmetic", "-f", path, "--to", "out", "--allow-nonfinite") == 0
     assert load_file(odd / "out" / "model.safetensors")["model.norm.weight"].isnan().sum() == 1
+
+
+@pytest.mark.slow
+def test_a_row_that_cannot_be_converted_fails_alone(odd, capsys):
+    broken = odd / "broken"
+    shutil.copytree(odd / "base", broken)
+    file = broken / "pytorch_model.bin"
+    file.write_bytes(file.read_bytes()[:5000])
+    path = family(odd, {"reasoning": "reasoning"}, rows={"released": "broken"})
+    asked = ("compare", "-f", path, "--methods", "linear", "--tasks", "tiny_facts_mc", "--limit", "2")
+    assert run(*asked) == 1
+    shown = capsys.readouterr()
+    assert "pytorch_model.bin is truncated or corrupt" in shown.out + shown.err
+    rows = (odd / "results" / "odd" / "report" / "table.csv").read_text()
+    assert "Linear" in rows and "released" in rows
+    evals = (odd / "results" / "odd" / "models").glob("*/evals/*/done.json")
+    assert {file.parents[2].name.split("--")[0] for file in evals} == {"base", "reasoning", "linear"}
+
+
+@pytest.mark.slow
+def test_an_expert_that_cannot_be_converted_stops_the_run(odd, capsys):
+    file = odd / "base" / "pytorch_model.bin"
+    file.write_bytes(file.read_bytes()[:5000])
+    path = family(odd, {"reasoning": "reasoning"})
+    asked = ("compare", "-f", path, "--methods", "linear", "--tasks", "tiny_facts_mc", "--limit", "2")
+    assert run(*asked) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-2].startswith("error: ") and error[-1].startswith("hint: ")
 
 
 def test_bin_files_are_fetched_only_where_there_is_nothing_else(monkeypatch, tmp_path):

@@ -93,7 +93,7 @@ def test_a_disk_too_small_is_said_before_anything_is_written(inputs, tmp_path, m
     monkeypatch.setattr(
         write.os, "statvfs", lambda path: type("S", (), {"f_bavail": 10, "f_frsize": real(path).f_frsize})
     )
-    with pytest.raises(HarnessError, match="GB free"):
+    with pytest.raises(HarnessError, match="needs .* MB and its disk has .* MB free"):
         merge(inputs, [Job(slow.Add(), tmp_path / "out")])
     assert not list(tmp_path.iterdir())
 

@@ -113,7 +113,7 @@ def test_votes_are_not_taken_when_f_failed(carried_out, tmp_path, monkeypatch):
     plan = make_plan(carried_out.family, Store(tmp_path, "short"), tasks=[], prepare=True, methods=["rcp"])
     asked = []
 
-    def broken(group, plan, progress):
+    def broken(group, *_):
         asked.append([step.recipe.kind for step in group])
         raise RuntimeError("no memory")
 
