@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hub_stub import COMMIT, jsonl
 
-from harness import data_verbs
 from harness.data import fetch as fetching
 from harness.data import repository
 from harness.data.record import fetched
+from harness.verbs import data as data_verbs
 
 ROOT = Path(__file__).parents[2]
 ROWS = [{"question": f"What is {n} + {n}?", "answer": f"{n} + {n} = {2 * n}\n#### {2 * n}"} for n in range(7)]

@@ -7,9 +7,9 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.family import load_family, parse_family
-from harness.new_family import Wanted, new_family, pairs, reference
 from harness.planner import make_plan
 from harness.store import Store
+from harness.verbs.new_family import Wanted, new_family, pairs, reference
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 import harness
-from harness.checking import check_family, is_family, report
 from harness.screen import Screen
+from harness.verbs.checking import check_family, is_family, report
 
 TINY = Path(harness.__file__).parent / "families" / "tiny"
 

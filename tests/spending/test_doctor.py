@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import doctor
 from harness.costs.machine import Gpu, Machine
+from harness.verbs import doctor
 
 ROOT = Path(__file__).resolve().parents[2]
 FAR = """
@@ -111,7 +111,7 @@ def test_gpus_are_those_that_are_visible(monkeypatch, tmp_path):
 @pytest.mark.parametrize("heavy", ["torch", "transformers", "lm_eval", "datasets", "openai", "mergekit"])
 def test_it_imports_nothing_heavy(heavy, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from harness.doctor import doctor;"
+        "import sys; from pathlib import Path; from harness.verbs.doctor import doctor;"
         f"doctor('tiny-safety', Path('results'), True); sys.exit({heavy!r} in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 import harness
-from harness import estimate
 from harness.costs import bill as bills
 from harness.costs import demand, sizes
 from harness.costs.bill import Bill, Item, Room, bill
@@ -16,6 +15,7 @@ from harness.costs.machine import Gpu, Machine
 from harness.errors import HarnessError
 from harness.family import load_family
 from harness.store import Store
+from harness.verbs import estimate
 from tests.helpers_checkpoints import CONFIG, weights, write
 
 TINY = Path(harness.__file__).parent / "families" / "tiny"

@@ -10,7 +10,7 @@ import yaml
 import harness
 from harness.checkpoint import fingerprint
 from harness.errors import HarnessError
-from harness.push import push
+from harness.verbs.push import push
 
 TINY = Path(harness.__file__).parent / "families" / "tiny"
 

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from harness import asked, contamination, estimate, lock, registry
+from harness import asked, contamination, lock, registry
 from harness import tasks as tasks_of
 from harness.board import make_board
 from harness.checkpoint.devices import check_device
@@ -22,6 +22,7 @@ from harness.planner import checkpoint_plan, make_plan
 from harness.screen import Screen
 from harness.store import Folder, Store, reachable
 from harness.train import experts
+from harness.verbs import estimate
 
 REPORTS = ("markdown", "csv", "terminal")
 

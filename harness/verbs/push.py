@@ -18,9 +18,9 @@ from harness.checkpoint import fingerprint
 from harness.checkpoint.identity import GENERATION_FILE, TOKENIZER_FILES
 from harness.collapse import reasons
 from harness.errors import HarnessError, nearest
-from harness.estimate import size
 from harness.family import Family, load_family
 from harness.store import Folder, Store
+from harness.verbs.estimate import size
 
 NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 BESIDE = {"config.json", "README.md", GENERATION_FILE, *TOKENIZER_FILES, "model.safetensors.index.json"}

@@ -21,9 +21,9 @@ from harness.costs.fetching import cache
 from harness.costs.machine import disk, machine
 from harness.data.source import fetch_hint, home, local_files
 from harness.errors import HarnessError
-from harness.estimate import size
 from harness.evaluate.task_file import TaskFile
 from harness.family import Family, load_family
+from harness.verbs.estimate import size
 
 OLDEST = (3, 11)
 # The versions that the tests run with; of other ones of the same first two numbers nothing is said.

@@ -18,11 +18,11 @@ from harness.costs.draft import Draft, drafted
 from harness.errors import HarnessError
 from harness.evaluate.decoding import samples
 from harness.evaluate.task_file import TaskFile
-from harness.examples import Example, example
 from harness.family import Family, Row
 from harness.method import configure, parameters
 from harness.screen import Screen
 from harness.store import Store
+from harness.verbs.examples import Example, example
 
 MUCH = 8 << 30  # bytes of weights above which lineage, which reads them all, is measured only when asked for
 
