@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness import hub, obtain
+from harness import hub
 from harness.data import Source, local_files, missing
 from harness.data.fetch import published
 from harness.errors import HarnessError
 from harness.evaluate.lm_eval_tasks import PREFIX, datasets_of, local_folder
 from harness.evaluate.task_file import TaskFile
-from harness.family import Family
+from harness.family import Family, obtain
+from harness.family.members import Calibration
 from harness.judging import spec_of
-from harness.members import Calibration
 from harness.train.rows import FILE, GITHUB
 
 NETWORK = " where there is network"

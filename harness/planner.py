@@ -18,9 +18,9 @@ from harness.evaluate.decoding import samples
 from harness.evaluate.judged import JudgeFile
 from harness.evaluate.task_file import TaskFile
 from harness.family import Calibration, Family, Row
+from harness.family.obtain import model_path
 from harness.judging import spec_of
 from harness.method import Need, reads_data
-from harness.obtain import model_path
 from harness.plan import EvalStep, JudgeStep, Plan, RowStep, ScoreStep
 from harness.recipe import (
     EvalRecipe,

@@ -55,8 +55,7 @@ def merge_to(plan: Plan, to: Path, screen: Screen, **engine: Any) -> None:
     if run.make_scores(scores):
         raise HarnessError(run.outcome.failed[0], "traceback.txt in the step's folder says more")
     with reachable(to):
-        show = lambda what, i, n: screen.now("merge", what, i, n)  # noqa: E731
-        (record,) = steps.merge_jobs(plan, [row], show, **engine)
+        (record,) = steps.merge_jobs(plan, [row], lambda *part: screen.now("merge", *part), **engine)
     run.warn_of(row, record)
     screen.done("merge", row.label, f"{sum(record['seconds'].values()):.1f} s")
 

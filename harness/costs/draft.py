@@ -18,7 +18,7 @@ from harness import hub
 from harness.costs import sizes
 from harness.errors import HarnessError
 from harness.family import Family
-from harness.obtain import data_cached
+from harness.family.obtain import data_cached
 from harness.plan import Plan
 from harness.planner import make_plan
 from harness.store import Store
@@ -129,7 +129,7 @@ def described(named: dict[str, str], folder: Path, ask: bool) -> dict[str, Model
 
 
 def _local(ref: str, use: str, folder: Path) -> Model:
-    from harness.obtain import local
+    from harness.family.obtain import local
 
     try:
         path = local(ref, folder) or hub.cached(ref)

@@ -11,7 +11,7 @@ from harness.costs.draft import Draft, Model, described
 from harness.costs.sizes import BY_NAME
 from harness.data.source import Source, home, local_files, matching
 from harness.errors import HarnessError
-from harness.obtain import data_cached
+from harness.family.obtain import data_cached
 from harness.plan import Plan
 
 

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 from harness.endmark import END
 from harness.errors import HarnessError, nearest
+from harness.family.obtain import check
 from harness.hub import HUB_ID, offline
-from harness.obtain import check
 
 FUNCTION = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 

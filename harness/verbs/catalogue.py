@@ -191,7 +191,7 @@ def _suite(name: str) -> dict[str, Any]:
 
 def _family(name: str) -> dict[str, Any]:
     from harness.family import load_family
-    from harness.pins import pins
+    from harness.family.pins import pins
 
     family = load_family(name)
     facts = family.model_dump(mode="json", exclude_none=True, by_alias=True)

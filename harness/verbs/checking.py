@@ -11,7 +11,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from harness import asked, contamination, family_files, inputs, lacking, registry
+from harness import asked, contamination, inputs, lacking, registry
 from harness import family as families
 from harness.checkpoint import compat
 from harness.costs.draft import Draft, drafted
@@ -19,6 +19,7 @@ from harness.errors import HarnessError
 from harness.evaluate.decoding import samples
 from harness.evaluate.task_file import TaskFile
 from harness.family import Family, Row
+from harness.family import files as family_files
 from harness.method import configure, parameters
 from harness.screen import Screen
 from harness.store import Store

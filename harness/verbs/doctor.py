@@ -81,7 +81,7 @@ class Wanted:
     @property
     def repositories(self) -> list[tuple[str, str]]:
         """(ref, kind) of what the family has on the hub."""
-        from harness.family_files import is_hub_id
+        from harness.family.files import is_hub_id
 
         if self.family is None:
             return []

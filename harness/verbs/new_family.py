@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 
-from harness import obtain, registry, yamlfile
+from harness import registry, yamlfile
 from harness.errors import HarnessError, nearest
-from harness.family import Family, parse_family
+from harness.family import Family, obtain, parse_family
 from harness.scores.calibration import columns
 from harness.store import write_text
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.endmark import END
 from harness.errors import HarnessError
-from harness.members import Calibration
+from harness.family.members import Calibration
 from harness.scores.calibration import load_rows
 from harness.scores.samples import IGNORED, encode
 

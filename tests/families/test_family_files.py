@@ -4,7 +4,7 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.family import load_family, parse_family
-from harness.members import Calibration
+from harness.family.members import Calibration
 
 PARENT = """\
 title: parent
@@ -158,7 +158,7 @@ def test_a_calibration_set_is_chosen_by_name(files, tmp_path):
 
 
 def test_revisions_stand_behind_the_name(files):
-    from harness.pins import pins
+    from harness.family.pins import pins
 
     told = pins(child(files, "base: org/base@v1.0\nrows: {old: org/merge}"))
     assert told["base"] == "org/base @ v1.0" and told["row old"] == "org/merge, not pinned"

@@ -116,7 +116,7 @@ def test_benchmarks_are_the_papers(name):
 
 def test_no_revision_is_made_up():
     """What is pinned was read in a public source: PubMedQA's data, and the safety training set's commit."""
-    from harness.pins import pins
+    from harness.family.pins import pins
 
     pinned = {
         text for name in MODELS for text in pins(load_family(name)).values() if "not pinned" not in text

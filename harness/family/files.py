@@ -15,7 +15,7 @@ from harness.errors import HarnessError, nearest
 from harness.hub import HUB_ID
 
 Where = dict[tuple, tuple[Path, int]]
-BUILT_IN = Path(__file__).parent / "families"
+BUILT_IN = Path(__file__).parents[1] / "families"
 FILES = (".json", ".jsonl", ".csv", ".parquet")
 EITHER = ("model", "train")  # of an expert: naming one drops an inherited other
 RESERVED = ("name", "folder")

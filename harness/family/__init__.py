@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from harness import family_files, registry
+from harness import registry
 from harness.errors import HarnessError, nearest
-from harness.members import Calibration, Collapse, Expert, Generation, Official, Row, Strict
-from harness.obtain import model_path
+from harness.family import files as family_files
+from harness.family.members import Calibration, Collapse, Expert, Generation, Official, Row, Strict
+from harness.family.obtain import model_path
 from harness.paper import FAMILIES as IN_PAPER
 from harness.train.recipe import Train
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import hub
 from harness.family import Family
-from harness.family_files import is_hub_id
+from harness.family.files import is_hub_id
 from harness.train.rows import GITHUB
 
 UNPINNED = "not pinned"
