@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup compare test lint wheel tiny clean
+.PHONY: setup compare test slow lint wheel tiny clean
 
 setup: $(STAMP)
 
@@ -19,7 +19,10 @@ compare: setup
 	$(BIN)/harness compare
 
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
+
+slow: setup
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m slow
 
 lint: setup
 	$(BIN)/ruff check .

@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=[*RECIPES, "nine", "masks", "sweep"])
     parser.add_argument("--repeats", type=int, default=1, help="of every command; the fastest counts")
     parser.add_argument("--no-mergekit", action="store_true")
+    parser.add_argument("--cold", action="store_true", help="of a method's line: from and to the disk (root)")
     parser.add_argument("--threads", type=int, help="of nine, masks and sweep; default: every core")
     parser.add_argument("--folder", type=Path, help="for the weights; default: the temporary folder")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -105,7 +106,7 @@ def against(folder: Path, name: str, options: argparse.Namespace) -> None:
     commands = {"copies": copy_command(folder, name), "ours": harness_command(folder, *ours)}
     if not options.no_mergekit:
         commands["mergekit"] = mergekit_command(folder, *theirs)
-    found = best(commands, folder, options.repeats)
+    found = best(commands, folder, options.repeats, options.cold)
     copies, mine = found["copies"], found["ours"]
     print(f"{name}\n  ours {mine}\n  copies {copies}: command x {mine.wall / copies.wall:.2f}", end="")
     print(f", merge alone x {mine.merge / copies.wall:.2f}, CPU x {mine.cpu / copies.cpu:.2f}")
@@ -150,17 +151,24 @@ def show_sweep(folder: Path, options: argparse.Namespace) -> None:
     print(f"  share of nine runs: {found['nine'].wall / (9 * found['one'].wall):.2f}", flush=True)
 
 
-def best(commands: dict[str, list[str]], folder: Path, repeats: int) -> dict[str, Spent]:
+def best(
+    commands: dict[str, list[str]], folder: Path, repeats: int, cold: bool = False
+) -> dict[str, Spent]:
     """The fastest of `repeats` rounds, in each of which every command runs once."""
-    rounds = [{name: run(command, folder) for name, command in commands.items()} for _ in range(repeats)]
+    rounds = [{name: run(one, folder, cold) for name, one in commands.items()} for _ in range(repeats)]
     return {name: min(one[name] for one in rounds) for name in commands}
 
 
-def run(command: list[str], folder: Path) -> Spent:
-    """One command; its output is deleted after it."""
+def run(command: list[str], folder: Path, cold: bool = False) -> Spent:
+    """One command; its output is deleted after it. `cold`: nothing is in the page cache before, and the time
+    ends when all is on the disk."""
     shutil.rmtree(folder / "out", ignore_errors=True)
     (folder / "out").mkdir()
-    warm(folder)
+    if cold:
+        os.sync()
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    else:
+        warm(folder)
     begun = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -171,6 +179,8 @@ def run(command: list[str], folder: Path) -> Spent:
     )
     message = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
+    if cold:
+        os.sync()
     wall = time.perf_counter() - begun
     if status:
         sys.exit(f"{' '.join(command)} failed:\n{message.decode()[-2000:]}")
