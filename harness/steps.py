@@ -36,7 +36,13 @@ def load_libraries() -> None:
 def compute_scores(
     group: Sequence[ScoreStep], plan: Plan, progress: Progress, device: str = "auto"
 ) -> dict[str, Any]:
-    """The statistics of one model on the same rows, in one backward pass per row, each into its folder."""
+    """The statistics of one model on the same rows, in one backward pass per row, each into its folder.
+    Where the plan's estimate says that they do not fit the GPU, sums lie in host memory and activations are
+    computed twice."""
+    import torch
+
+    from harness.costs import demand, sizes
+    from harness.costs.machine import machine
     from harness.scores import Against, compute
     from harness.scores.calibration import load_rows
 
@@ -50,6 +56,9 @@ def compute_scores(
         for step in group:
             stack.enter_context(step.folder.working(recipes.written(step.recipe)))
         rows = load_rows(plan.family.calibration[need.role].in_profile(need.profile), plan.family.folder)
+        size = sizes.of_folder(model)
+        here = machine().on(device if torch.cuda.is_available() else "cpu")
+        fit = size and demand.statistics(size, here, [step.recipe for step in group], len(rows))
         with meter.phase("scores"):
             facts = compute(
                 model,
@@ -62,7 +71,9 @@ def compute_scores(
                 dtype=first.dtype,
                 accumulate=first.accumulate,
                 against=against,
-                devices=devices_of(device),
+                offload=bool(fit and fit.offload),
+                checkpointing=bool(fit and fit.offload),
+                devices=devices_of(device) or (fit and fit.devices),
                 to={step.recipe.kind: step.folder.path for step in group},
                 progress=progress,
             )

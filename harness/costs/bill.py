@@ -129,19 +129,10 @@ def _scores(draft: Draft, steps: Sequence[ScoreStep], here: Machine) -> Iterator
     for step in steps:
         groups.setdefault(step.recipe.together, []).append(step)
     for group in groups.values():
-        recipe, role = group[0].recipe, group[0].need.role
+        role = group[0].need.role
         size = draft.size("base" if group[0].need.model == "base" else role)
-        kinds = {step.recipe.kind for step in group}
-        need = size and demand.scores(
-            size,
-            here,
-            kinds=len(kinds),
-            votes="votes" in kinds,
-            rows=draft.family.calibration[role].n,
-            tokens=recipe.max_tokens,
-            dtype=recipe.dtype,
-            accumulate=recipe.accumulate,
-        )
+        recipes, rows = [step.recipe for step in group], draft.family.calibration[role].n
+        need = size and demand.statistics(size, here, recipes, rows)
         what = ", ".join(step.label for step in group)
         yield Item("scores", what, len(group), need, 4 * size.parameters * len(group) if size else 0)
 

@@ -7,7 +7,9 @@ rough: a device does so many operations and reads so many bytes a second, at the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.costs.machine import MIB, Machine
 from harness.costs.sizes import Size
@@ -39,12 +41,26 @@ DISK = 1e9  # bytes a second
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of host and GPU memory held at once, seconds, and what is to be said of them."""
+    """Bytes of host and GPU memory held at once, seconds, and what is to be said of them.
+
+    `gpu` is held on each of `processes` GPUs, or where it is `spread` on all together. `offload`: sums lie in
+    host memory, and activations are computed twice. `scratch` are bytes of disk that go when the step ends.
+    `timed` is False where nothing says how long it takes."""
 
     host: int
     gpu: int = 0
     seconds: float = 0.0
     note: str = ""
+    spread: bool = False
+    processes: int = 1
+    offload: bool = False
+    scratch: int = 0
+    timed: bool = True
+
+    @property
+    def devices(self) -> list[str] | None:
+        """Those of its processes; None where it takes no GPU."""
+        return [f"cuda:{i}" for i in range(self.processes)] if self.gpu else None
 
 
 def speed(machine: Machine) -> tuple[float, float, str]:
@@ -93,17 +109,17 @@ def scores(
     dtype: str,
     accumulate: str,
 ) -> Need:
-    """Gradient statistics: weights, a sum per kind, one layer's gradients, activations of one row.
+    """Gradient statistics: weights, a sum per kind, one layer's gradients, activations of one row; a process
+    per GPU, as many as host memory allows.
 
-    Where these do not fit the GPU, the sums are taken to lie in host memory and activations to be computed
-    anew in the backward pass."""
+    Where these do not fit each GPU, the sums lie in host memory and activations are computed anew in the
+    backward pass: `Need.offload`, by which the computation itself goes too."""
     width, held = NUMBERS[dtype], NUMBERS[accumulate]
     weights, sums = size.parameters * width, kinds * size.parameters * held
     if votes:  # counted in 16 bits, beside what they weigh against
         sums += size.parameters * (2 + 4 - held)
     gradients = width * (size.layer + (size.embedding if size.tied else max(0, size.embedding - size.layer)))
-    inner = max(0, size.layer - 4 * size.hidden**2) // max(1, 3 * size.hidden)
-    activations = tokens * size.layers * (10 * size.hidden + 4 * inner) * width
+    activations = tokens * _activations(size) * width
     logits = 3 * tokens * size.vocab * 4
     device, memory, _ = speed(machine)
     slower = 2 if width == 4 and machine.gpus else 1
@@ -111,19 +127,41 @@ def scores(
     whole = weights + sums + gradients + activations + logits
     if not machine.gpus:
         return Need(LIBRARIES + max(whole, int(weights * LOADING)), 0, seconds)
-    room = max(gpu.total for gpu in machine.gpus)
-    if CUDA + whole <= room:
-        return Need(LIBRARIES + size.layer * width + sums // max(1, kinds), CUDA + whole, seconds)
+    offload = CUDA + whole > min(gpu.total for gpu in machine.gpus)
+    each = LIBRARIES + max(weights, sums if offload else 0)  # weights are read before they go to the GPU
+    most = min(len(machine.gpus), rows) if accumulate == "float32" else 1
+    processes = max(1, min(most, machine.memory // each))
+    given = {"processes": processes, "offload": offload, "scratch": (processes - 1) * sums}
+    host = max(processes * each, LIBRARIES + 4 * size.parameters)  # the means are float32, one kind at a time
+    if not offload:
+        return Need(host, CUDA + whole, seconds, **given)
     few = (
         weights + gradients + activations // max(1, size.layers) + tokens * size.layers * size.hidden * width
     )
-    seconds += rows * sums / 12e9  # gradients cross the bus
-    return Need(
-        LIBRARIES + sums,
-        CUDA + few + logits,
-        seconds,
-        "sums in host memory, activations computed twice",
+    seconds += seconds / 3 + rows * sums / 12e9  # gradients cross the bus
+    note = "sums in host memory, activations computed twice"
+    return Need(host, CUDA + few + logits, seconds, note, **given)
+
+
+def statistics(size: Size, machine: Machine, recipes: Sequence[Any], rows: int) -> Need:
+    """`scores` of score recipes that are computed together. The plan and the computation ask it alike."""
+    first, kinds = recipes[0], {recipe.kind for recipe in recipes}
+    return scores(
+        size,
+        machine,
+        kinds=len(kinds),
+        votes="votes" in kinds,
+        rows=rows,
+        tokens=first.max_tokens,
+        dtype=first.dtype,
+        accumulate=first.accumulate,
     )
+
+
+def _activations(size: Size) -> int:
+    """Numbers that all layers keep per token for the backward pass."""
+    inner = max(0, size.layer - 4 * size.hidden**2) // max(1, 3 * size.hidden)
+    return size.layers * (10 * size.hidden + 4 * inner)
 
 
 def merging(size: Size, machine: Machine, *, models: int, statistics: int, methods: int) -> Need:
@@ -145,18 +183,35 @@ def whole(size: Size, machine: Machine, *, trains: bool, rows: int = 0, tokens: 
     return Need(LIBRARIES + (0 if machine.gpus else held), held + CUDA if machine.gpus else 0, seconds)
 
 
-def training(size: Size, machine: Machine, *, rows: int, tokens: int, micro: int, dtype: str) -> Need:
+def training(
+    size: Size,
+    machine: Machine,
+    *,
+    rows: int | None,
+    tokens: int,
+    micro: int,
+    dtype: str,
+    checkpointing: bool = False,
+    spread: bool = False,
+    processes: int | None = None,
+) -> Need:
     """A LoRA expert: frozen weights, small factors, the activations of a micro-batch; then its factors are
-    merged into the weights tensor by tensor."""
+    merged into the weights tensor by tensor. A copy per process, one per GPU where `processes` is None; or
+    one, `spread` over the GPUs. `rows` is None where they cannot be counted yet."""
     width = NUMBERS[dtype]
-    inner = max(0, size.layer - 4 * size.hidden**2) // max(1, 3 * size.hidden)
-    activations = micro * tokens * size.layers * (10 * size.hidden + 4 * inner) * width
-    held = size.parameters * width + activations + 3 * micro * tokens * size.vocab * 4
+    activations = micro * tokens * _activations(size) * width
+    if checkpointing:  # one layer's, and what goes into each
+        activations = activations // max(1, size.layers) + micro * tokens * size.layers * size.hidden * width
+    weights = size.parameters * width
+    held = weights + activations + 3 * micro * tokens * size.vocab * 4
+    copies = 1 if spread else processes or max(1, len(machine.gpus))
     device, _, _ = speed(machine)
-    seconds = rows * tokens * 4 * size.parameters / (device * COMPUTES)
+    per_token = (6 if checkpointing else 4) * size.parameters  # the forward pass once more
+    seconds = (rows or 0) * tokens * per_token / (device * COMPUTES)
+    told = {"processes": copies, "timed": rows is not None}
     if machine.gpus:
-        return Need(LIBRARIES + size.parameters * width, CUDA + held, seconds)
-    return Need(LIBRARIES + int(held * LOADING), 0, seconds)
+        return Need(copies * (LIBRARIES + weights), CUDA + held, seconds, spread=spread, **told)
+    return Need(copies * (LIBRARIES + int(held * LOADING)), 0, seconds, **told)
 
 
 def assumptions(machine: Machine) -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 MIB = 1 << 20
@@ -33,6 +33,13 @@ class Machine:
     @property
     def device(self) -> str:
         return "gpu" if self.gpus else "cpu"
+
+    def on(self, device: str) -> Machine:
+        """The same with the GPUs that `--device` leaves: none for `cpu`, one for `cuda:1`."""
+        if device in ("auto", "cuda"):
+            return self
+        number = int(device.partition(":")[2] or 0)
+        return replace(self, gpus=self.gpus[number : number + 1] if device != "cpu" else ())
 
 
 def machine() -> Machine:

@@ -43,6 +43,7 @@ class Work:
     checkpointing: bool
     threads: int | None
     against: Against | None
+    offload: bool = False
 
 
 def compute(
@@ -59,6 +60,7 @@ def compute(
     accumulate: str = "float32",
     against: Against | None = None,
     checkpointing: bool = False,
+    offload: bool = False,
     devices: Sequence[str] | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -78,13 +80,15 @@ def compute(
     bfloat16). `dtype` is that of weights and gradients, `accumulate` that of the running sums.
 
     `checkpointing` recomputes each layer's activations in the backward pass: less memory, the same bits.
-    `devices` names a torch device per process ("cuda:0", "cpu"); samples are dealt out to them. None takes
-    every CUDA device, or else the CPU; but one where the sums are bfloat16, which depend on the order too
-    much. Several devices change float32 sums by the order of addition. `threads` are torch's, per process;
-    None takes one for a small model and leaves them as they are for others; no bit depends on them.
+    `offload` keeps the running sums in host memory and hands every gradient over; the device then holds the
+    weights and about a layer's gradients. `devices` names a torch device per process ("cuda:0", "cpu");
+    samples are dealt out to them. None takes every CUDA device, or else the CPU; but one where the sums are
+    bfloat16, which depend on the order too much. Several devices change float32 sums by the order of
+    addition. `threads` are torch's, per process; None takes one for a small model and leaves them as they
+    are for others; no bit depends on them.
 
-    Returns samples, tokens, the mean loss, the devices, and per kind the share of elements that are zero.
-    Raises HarnessError for a row with fewer than two tokens or none that carries loss, a token that the model
+    Returns samples, tokens, the mean loss, the devices, whether memory was saved, and per kind the share of
+    elements that are zero. Raises HarnessError for a row with fewer than two tokens or none that carries loss, a token that the model
     lacks, a loss or statistic that is not finite, and weights that the checkpoint lacks.
     """
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
@@ -93,7 +97,7 @@ def compute(
     if pad and loss_on == "completion":
         raise ValueError("padded rows have their loss on all tokens")
     samples = encode(rows, tokenizer_path or checkpoint, max_tokens, loss_on, pad)
-    work = Work(str(checkpoint), kinds, samples, dtype, accumulate, checkpointing, threads, against)
+    work = Work(str(checkpoint), kinds, samples, dtype, accumulate, checkpointing, threads, against, offload)
     places = _devices(devices, len(samples), accumulate)
     sums, losses = _dealt(work, places, Path(folders[kinds[0]]).parent, progress)
     zero = {k: _write(sums.mean(k, len(samples)), Path(checkpoint), Path(folders[k]), k) for k in kinds}
@@ -102,6 +106,8 @@ def compute(
         "tokens": sum(len(sample.tokens) for sample in samples),
         "loss": sum(losses) / len(losses),
         "devices": places,
+        "offload": offload,
+        "checkpointing": checkpointing,
         "zero_share": zero,
     }
 
@@ -171,7 +177,8 @@ def share(
         _recompute(model)
     _check_tokens(model, work)
     with threads_for(model.num_parameters(), work.threads):
-        sums, losses = Sums(model, work.kinds, getattr(torch, work.accumulate), work.against), []
+        sums = Sums(model, work.kinds, getattr(torch, work.accumulate), work.against, work.offload)
+        losses = []
         for done, index in enumerate(indices, 1):
             loss = _loss(model, work.samples[index], device)
             losses.append(loss.item())

@@ -13,7 +13,8 @@ from harness.scores.samples import Against
 
 
 class Sums:
-    """Running sums per kind and parameter. Votes are counted in int16; other sums are of `dtype`."""
+    """Running sums per kind and parameter. Votes are counted in int16; other sums are of `dtype`. With
+    `offload` they lie in host memory, and what is added crosses over; the arithmetic stays on the device."""
 
     def __init__(
         self,
@@ -21,36 +22,42 @@ class Sums:
         kinds: Sequence[str],
         dtype: torch.dtype,
         against: Against | None = None,
+        offload: bool = False,
     ) -> None:
         self.kinds = kinds
+        place = {"device": "cpu"} if offload else {}
         parameters = dict(model.named_parameters())  # tied weights come once
         self.of = {
             k: {
-                n: torch.zeros_like(p, dtype=torch.int16 if k == "votes" else dtype)
+                n: torch.zeros_like(p, dtype=torch.int16 if k == "votes" else dtype, **place)
                 for n, p in parameters.items()
             }
             for k in kinds
         }
-        self.penalty = _penalty(parameters, against) if "votes" in kinds and against else {}
+        self.penalty = _penalty(parameters, against, place) if "votes" in kinds and against else {}
         for name, parameter in parameters.items():
             parameter.register_post_accumulate_grad_hook(lambda p, name=name: self._fold(name, p))
 
     def _fold(self, name: str, parameter: torch.nn.Parameter) -> None:
         gradient, parameter.grad = parameter.grad, None
         if "fisher" in self.kinds:
-            self.of["fisher"][name].add_(gradient.square())
+            self._add("fisher", name, gradient.square())
         if "gradient" in self.kinds:
-            self.of["gradient"][name].add_(gradient.abs())
+            self._add("gradient", name, gradient.abs())
         if not {"snip", "snip_squared", "votes"} & set(self.kinds):
             return
         saliency = gradient.mul_(parameter.detach())
         if "votes" in self.kinds:  # RCP-Merging's s_j = g_j w_j + lambda F (theta_r - theta_t)^2
-            self.of["votes"][name].add_(self.penalty[name].add(saliency) <= 0)
+            self._add("votes", name, self.penalty[name].to(saliency.device).add(saliency) <= 0)
         saliency.abs_()
         if "snip" in self.kinds:
-            self.of["snip"][name].add_(saliency)
+            self._add("snip", name, saliency)
         if "snip_squared" in self.kinds:
-            self.of["snip_squared"][name].add_(saliency.square_())
+            self._add("snip_squared", name, saliency.square_())
+
+    def _add(self, kind: str, name: str, value: torch.Tensor) -> None:
+        total = self.of[kind][name]
+        total.add_(value.to(total.device))
 
     def add(self, kind: str, file: Path) -> None:
         """Add the sums that another process left in a safetensors file."""
@@ -64,8 +71,10 @@ class Sums:
         return {name: sums.pop(name).float().div_(samples).cpu() for name in list(sums)}
 
 
-def _penalty(parameters: Mapping[str, torch.nn.Parameter], against: Against) -> dict[str, torch.Tensor]:
-    """lambda F (theta_r - theta_t)^2 by parameter, float32."""
+def _penalty(
+    parameters: Mapping[str, torch.nn.Parameter], against: Against, place: Mapping[str, str]
+) -> dict[str, torch.Tensor]:
+    """lambda F (theta_r - theta_t)^2 by parameter, float32; kept in `place`, {} for the parameter's own."""
     made = {}
     for name, weight, fisher in _both(against.model, against.fisher, parameters):
         own = parameters[name].detach()
@@ -75,7 +84,8 @@ def _penalty(parameters: Mapping[str, torch.nn.Parameter], against: Against) -> 
                 "votes compare two experts of one architecture",
             )
         apart = weight.to(own.device).float() - own.float()
-        made[name] = apart.square_().mul_(fisher.to(own.device)).mul_(against.penalty)
+        apart = apart.square_().mul_(fisher.to(own.device)).mul_(against.penalty)
+        made[name] = apart.to(place.get("device", own.device))
     return made
 
 
