@@ -168,7 +168,7 @@ def _cells(task: TaskFile, folder: Folder, done: dict[str, Any]) -> dict[tuple[s
             found["value"],
             found["stderr"],
             found["n"],
-            done.get("rates", {}),
+            {**(done.get("rates") or {}), **{k: found[k] for k in ("unparsed",) if k in found}},
             str(folder.path),
             interval=found.get("interval"),
             tokens=done.get("tokens_per_response"),
@@ -220,7 +220,7 @@ def _footnotes(plan: Plan, rows: list[BoardRow]) -> list[str]:
         )
     notes += inputs.footnotes(plan)
     notes += contamination.footnotes(plan) + lock.footnotes(plan)
-    notes += _unsandboxed(plan)
+    notes += _unread(plan) + _unsandboxed(plan)
     profiles = sorted({task.profile for task in plan.tasks})
     notes.append(f"task profile: {', '.join(profiles)} · decoding by role: " + _decoding(plan))
     notes += _untemplated(plan)
@@ -232,11 +232,10 @@ def _footnotes(plan: Plan, rows: list[BoardRow]) -> list[str]:
         for task in plan.tasks
         if (count := max((s.recipe.repeats for s in plan.evals if s.task is task), default=1)) > 1
     ]
-    notes += [
-        f"{task.name}: judged by {plan.family.judges.get(task.name, {}).get('model', task.judge.model)}"
-        for task in plan.tasks
-        if task.judge
-    ]
+    for task in plan.tasks:
+        if task.judge:
+            own = plan.family.judges.get(task.name.removesuffix("_paper"), {})
+            notes.append(f"{task.name}: judged by {own.get('model', task.judge.model)}")
     return notes
 
 
@@ -245,6 +244,17 @@ def _untemplated(plan: Plan) -> list[str]:
     asked = (s for s in plan.evals if plan.family.chat_template == "auto" and s.task.chat_template)
     plain = dict.fromkeys(s.row.label for s in asked if not s.recipe.chat_template)
     return [f"asked in plain text, for want of a chat template: {', '.join(plain)}"] if plain else []
+
+
+def _unread(plan: Plan) -> list[str]:
+    """Judgements that could not be read: they are part of no mean, and not to be lost sight of."""
+    counts: dict[str, list[int]] = {}
+    for step in plan.judges:
+        done = step.folder.done()
+        told = counts.setdefault(step.evaluation.task.name, [0, 0])
+        told[0] += sum(done.get("unparsed", {}).values())
+        told[1] += done.get("judged", 0)
+    return [f"{task}: {n} of {all_} judgements could not be read" for task, (n, all_) in counts.items() if n]
 
 
 def _unsandboxed(plan: Plan) -> list[str]:

@@ -14,10 +14,13 @@ from harness.evaluate.judged import JudgeFile
 from harness.judges import Spec
 from harness.measure import Meter
 from harness.plan import JudgeStep, Plan
+from harness.screen import Screen
 from harness.store import slug
-from harness.task import TOLD, Score, strip_thinking, thinking_of
+from harness.task import THINK_OPEN, Score, opens_thinking, strip_thinking, thinking_of
 
 Progress = Callable[[int, int], None]
+MANNERS = ("concurrency", "retries", "backoff", "backoff_max", "longest_wait", "timeout",
+           "requests_per_minute", "price", "key_env")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,35 @@ def spec_of(judge: JudgeFile) -> Spec:
 def together(step: JudgeStep) -> str:
     """Equal for steps that one judge answers."""
     recipe = step.recipe
-    return recipes.digest([recipe.kind, recipe.given, recipe.parameters])
+    return recipes.digest([recipe.kind, recipe.model, recipe.given, step.judge.parameters])
+
+
+def decisive(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that change an answer; not those that say how fast or how patiently is asked."""
+    return {key: value for key, value in parameters.items() if key not in MANNERS}
+
+
+def judge_all(plan: Plan, screen: Screen, fail: Callable[..., None]) -> int:
+    """Judge what was answered, one judge after the other; how many steps were done. `fail(folder, kind, what,
+    error)` is told of those that could not be."""
+    groups: dict[str, list[JudgeStep]] = {}
+    for step in plan.judges_to_make():
+        groups.setdefault(together(step), []).append(step)
+    made = 0
+    for group in groups.values():
+        what = f"{len(group)} evaluations by {group[0].judge.model}"
+        screen.now("judge", what)
+        try:
+            record = judge_group(group, plan, lambda i, n, w=what: screen.now("judge", w, i, n))
+        except Exception as error:
+            for step in group:
+                if not step.folder.complete:
+                    fail(step.folder, "judge", step.label, error)
+            continue
+        made += len(group)
+        cost = f" · {record['cost']:.2f} USD" if record.get("cost") else ""
+        screen.done("judge", what, f"{record['seconds']:.1f} s{cost}")
+    return made
 
 
 def judge_group(group: Sequence[JudgeStep], plan: Plan, progress: Progress) -> dict[str, Any]:
@@ -49,7 +80,7 @@ def judge_group(group: Sequence[JudgeStep], plan: Plan, progress: Progress) -> d
     spec = spec_of(first.judge)
     asked = {step.folder.path: list(_questions(step)) for step in group}
     texts = [q.text for step in group for q in asked[step.folder.path]]
-    name = slug(Path(spec.model).name, {}, together(first))
+    name = slug(f"{spec.kind}-{Path(spec.model).name}", {}, recipes.digest(first.recipe.model))
     log, answered = (plan.store.root / place / name for place in ("log", "judgements"))
     log.parent.mkdir(parents=True, exist_ok=True)
     with meter.phase("judge"), Judge(spec, log=log.with_suffix(".txt"), cache=plan.store.root) as one:
@@ -70,20 +101,17 @@ def judge_group(group: Sequence[JudgeStep], plan: Plan, progress: Progress) -> d
 
 def _questions(step: JudgeStep) -> Iterator[Question]:
     """What is judged: of every response its answer, and its thinking where that is judged too. A response
-    whose thinking never ended has no answer, and is not asked about."""
+    whose thinking never ended, or with nothing behind it, has no answer to be asked about."""
     import pyarrow.parquet as pq
 
     for sample in pq.read_table(step.evaluation.folder.path / "samples.parquet").to_pylist():
         row = json.loads(sample["row"])
         for response in json.loads(sample["responses"]):
+            whole = (THINK_OPEN if opens_thinking(sample["prompt"]) else "") + response
+            texts = {"answer": strip_thinking(whole)[0].strip(), "thinking": thinking_of(whole)}
             for part in step.judge.parts:
-                text, unfinished = strip_thinking(response, sample["prompt"])
-                if part == "thinking":
-                    text, unfinished = thinking_of(response), False
-                    if not text:
-                        continue
-                if not unfinished:
-                    yield Question(sample["doc_id"], part, row, text.strip())
+                if texts[part]:
+                    yield Question(sample["doc_id"], part, row, texts[part])
 
 
 def _record(step: JudgeStep, questions: Sequence[Question], answers: Sequence[Any]) -> dict[str, Any]:
@@ -99,10 +127,15 @@ def _record(step: JudgeStep, questions: Sequence[Question], answers: Sequence[An
         rows.append(told | {"answer": str(answer), "unparsed": score.unparsed, "values": json.dumps(found)})
     _write(rows, step.folder.path / "judged.parquet")
     metrics = {name: _metric(list(by_doc.values()), judge) for name, by_doc in values.items()}
-    unread = sum(score.unparsed for score in scores)
-    told = step.evaluation.folder.done().get("rates", {})
-    rates = {**told, **dict.fromkeys(TOLD[:1], unread / len(scores) if scores else None)}
-    return {"metrics": metrics, "rates": rates, "judged": len(scores), "unparsed": unread}
+    unread = {part: [s.unparsed for q, s in zip(questions, scores, strict=True) if q.part == part]
+              for part in judge.parts}  # fmt: skip
+    for name, found in metrics.items():
+        flags = unread["thinking" if name.endswith("_thinking") else "answer"]
+        found["unparsed"] = sum(flags) / len(flags)
+    evaluation = step.evaluation.folder.done()
+    told = {key: evaluation.get(key) for key in ("rates", "tokens_per_response")}
+    unparsed = {part: sum(flags) for part, flags in unread.items()}
+    return {"metrics": metrics, **told, "judged": len(scores), "unparsed": unparsed}
 
 
 def _metric(by_doc: list[list[float]], judge: JudgeFile) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from harness.evaluate.judged import JudgeFile
 from harness.evaluate.task_file import TaskFile
 from harness.family import Calibration, Family, Row
 from harness.family.obtain import model_path
-from harness.judging import spec_of
+from harness.judging import decisive, spec_of
 from harness.method import Need, reads_data
 from harness.plan import EvalStep, JudgeStep, Plan, RowStep, ScoreStep
 from harness.recipe import (
@@ -257,7 +257,8 @@ class _Asked:
     def _cheap(self, own: dict[str, Any], role: dict[str, Any]) -> dict[str, int]:
         """A probe's responses are short, however long the role may think, and fit the models' context."""
         limits = [given["max_gen_toks"] for given in (own, role) if "max_gen_toks" in given]
-        return {"max_gen_toks": min(*limits, self.context // 2)} if limits and self.context else {}
+        room = [self.context // 2] if self.context else []
+        return {"max_gen_toks": min(limits + room)} if limits else {}
 
     def probes(self, rows: Sequence[RowStep]) -> list[EvalStep]:
         """The collapse probe of the base and of every merge."""
@@ -276,7 +277,7 @@ class _Asked:
             evaluation=key(step.recipe),
             kind=judge.kind,
             model=mark,
-            parameters=judge.parameters,
+            parameters=decisive(judge.parameters),
             parts=judge.parts,
             code=digest(judge.code()),
             given=model,

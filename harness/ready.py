@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from harness.errors import HarnessError
 from harness.evaluate.lm_eval_tasks import PREFIX
 from harness.evaluate.task_file import TaskFile
-from harness.judging import spec_of
+from harness.judging import spec_of, together
 from harness.plan import JudgeStep, Plan
 
 
@@ -57,4 +57,4 @@ def _judge(step: JudgeStep) -> None:
 
 
 def _one_of_each(steps: Iterator[JudgeStep]) -> list[JudgeStep]:
-    return list({(step.judge.kind, step.judge.model): step for step in steps}.values())
+    return list({together(step): step for step in steps}.values())

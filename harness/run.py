@@ -17,8 +17,8 @@ from typing import Any
 from harness import inputs, judging, lock, steps
 from harness.collapse import collapse_of
 from harness.errors import HarnessError
-from harness.evaluate.pool import engines_for
-from harness.plan import EvalStep, JudgeStep, Plan, RowStep, ScoreStep
+from harness.evaluate.pool import GPU, engines_for
+from harness.plan import EvalStep, Plan, RowStep, ScoreStep
 from harness.screen import Screen
 from harness.store import Folder, reachable, write_text
 
@@ -64,6 +64,10 @@ def merge_to(plan: Plan, to: Path, screen: Screen, **engine: Any) -> None:
 PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 
 
+class _Stopped(BaseException):
+    """The run was interrupted while an engine was answering; not a failure of the step."""
+
+
 class _Run:
     """One carrying-out of one plan."""
 
@@ -92,44 +96,32 @@ class _Run:
             if evals:  # while the engines start
                 steps.load_libraries()
             self.make_all(merges, evals, evaluators)
-        self.make_judgements()  # the engines are gone: a judge may need their memory
+        # the engines are gone: a judge may need their memory
+        self.outcome.made += judging.judge_all(plan, self.screen, self.fail)
         return self.outcome
 
     def make_all(self, merges: Sequence[RowStep], evals: Sequence[EvalStep], evaluators: list) -> None:
-        """Scores, then merges; meanwhile the reference rows are evaluated, then the merges."""
-        plan = self.plan
+        """Scores, then merges; meanwhile the reference rows are evaluated, then the merges. A GPU is not
+        shared: the reference rows wait while gradients are computed on it."""
+        scores = self.plan.scores_to_make(merges)
+        groups = _by_row([step for step in evals if step.row.checkpoint not in self.lost])
+        references = [group for group in groups if not group[0].row.is_merge]
+        shared = GPU.exists() and self.engine.get("device") != "cpu"
+        trains = shared and any(row.recipe.rows for row in merges)
+        first = not trains and not (shared and scores)
         with self.evaluating(evaluators) as waiting:
-            groups = _by_row([step for step in evals if step.row.checkpoint not in self.lost])
-            for group in groups:  # references first: they wait for nothing
-                if not group[0].row.is_merge:
-                    waiting.put(group)
+            self._queue(waiting, references, first)
             if merges:
                 self.check_inputs()
-                failed = self.make_scores(plan.scores_to_make(merges))
+                failed = self.make_scores(scores)
+                self._queue(waiting, references, not first and not trains)
                 self.make_merges(self._with_scores(merges, failed))
-            for group in groups:
-                if group[0].row.is_merge:
-                    waiting.put(group)
+            self._queue(waiting, references, trains)
+            self._queue(waiting, [group for group in groups if group[0].row.is_merge])
 
-    def make_judgements(self) -> None:
-        """Judge what was answered, one judge after the other."""
-        groups: dict[str, list[JudgeStep]] = {}
-        for step in self.plan.judges_to_make():
-            groups.setdefault(judging.together(step), []).append(step)
-        for group in groups.values():
-            what = f"{len(group)} evaluations by {group[0].judge.model}"
-            self.screen.now("judge", what)
-            try:
-                record = judging.judge_group(
-                    group, self.plan, lambda i, n, w=what: self.screen.now("judge", w, i, n)
-                )
-            except Exception as error:
-                for step in group:
-                    self.fail(step.folder, "judge", step.label, error)
-                continue
-            self.outcome.made += len(group)
-            cost = f" · {record['cost']:.2f} USD" if record.get("cost") else ""
-            self.screen.done("judge", what, f"{record['seconds']:.1f} s{cost}")
+    def _queue(self, waiting: Any, groups: Sequence[list[EvalStep]], now: bool = True) -> None:
+        for group in groups if now else ():
+            waiting.put(group)
 
     def make_sources(self) -> None:
         """Convert what is not stored as safetensors. A row that cannot be converted fails alone; a model that
@@ -257,14 +249,13 @@ class _Run:
         for step in wanted:
             if self.stop.is_set() or (not step.probe and self.broken(row)):
                 break
-            what = step.label
-            self.screen.now("eval", what)
+            self.screen.now("eval", step.label)
             try:
-                record = steps.evaluate(
-                    self.plan, step, evaluator, lambda i, n, w=what: self.screen.now("eval", w, i, n)
-                )
+                record = steps.evaluate(self.plan, step, evaluator, lambda i, n, s=step: self._asked(s, i, n))
+            except _Stopped:
+                return
             except Exception as error:
-                self.fail(step.folder, "eval", what, error)
+                self.fail(step.folder, "eval", step.label, error)
                 continue
             self.outcome.made += 1
             records.append((step, record))
@@ -272,6 +263,11 @@ class _Run:
             if step.probe and (why := self.probed(row)):
                 self.warn([f"{row.label} has collapsed: {'; '.join(why)}"])
         self._say_evaluated(row, records, probed)
+
+    def _asked(self, step: EvalStep, done: int, total: int) -> None:
+        if self.stop.is_set():  # Ctrl-C: what was answered is stored, the rest is not waited for
+            raise _Stopped
+        self.screen.now("eval", step.label, done, total)
 
     def _say_evaluated(self, row: RowStep, records: list[tuple[EvalStep, dict]], probed: int) -> None:
         tasks = [record for step, record in records if not step.probe]

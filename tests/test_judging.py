@@ -135,3 +135,36 @@ def test_a_judge_in_a_run(tmp_path):
     asked = [json.loads(p.read_text())["judge"] for p in tmp_path.rglob("evals/asked--judge--*/done.json")]
     assert sum(facts["asked"] for facts in asked) == len(records) * max(f["asked"] for f in asked)
     assert any(facts["asked"] == 0 for facts in asked), "read again, not asked again"
+
+
+def test_what_a_judge_is_asked_about(tmp_path):
+    """Thinking that never ended is judged as thinking, also where the prompt opened it; an answer of nothing
+    is not judged at all."""
+    from types import SimpleNamespace
+
+    from harness.evaluate.results import write_samples
+    from harness.judging import _questions
+
+    responses = {
+        "<think>": ["plan a</think> do a", "plan b", "plan c</think> "],
+        "": ["<think>plan d</think>do d", "<think>plan e", "say f", " "],
+    }
+    rows = [
+        {"doc_id": i, "prompt": f"user {tail}", "row": "{}", "responses": json.dumps(texts)}
+        for i, (tail, texts) in enumerate(responses.items())
+    ]
+    write_samples(rows, tmp_path / "samples.parquet")
+    folder = SimpleNamespace(path=tmp_path)
+    judge = SimpleNamespace(parts=("answer", "thinking"))
+    step = SimpleNamespace(evaluation=SimpleNamespace(folder=folder), judge=judge)
+    asked = [(q.doc_id, q.part, q.text) for q in _questions(step)]
+    parts = {(0, "answer"): ["do a"], (0, "thinking"): ["plan a", "plan b", "plan c"],
+             (1, "answer"): ["do d", "say f"], (1, "thinking"): ["plan d", "plan e"]}  # fmt: skip
+    assert {key: [text for *at, text in asked if tuple(at) == key] for key in parts} == parts
+    assert len(asked) == 8
+
+
+def test_how_patiently_is_asked_changes_no_key():
+    from harness.judging import decisive
+
+    assert decisive({"max_gen_toks": 1, "retries": 9, "concurrency": 2, "price": {}}) == {"max_gen_toks": 1}

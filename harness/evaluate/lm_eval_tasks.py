@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import re
+import threading
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import lru_cache
@@ -29,6 +30,7 @@ KNOWN: dict[str, tuple[str, str, str]] = {
     "wikitext": ("ppl", "Perplexity", "word_perplexity"),
 }
 NAMED = re.compile(r"""^["']?(?:task|group)["']?:\s*["']?([\w.+-]+)["']?\s*$""", re.MULTILINE)
+BUILDERS = {"json", "csv", "parquet", "text", "arrow"}  # readers of files, not data sets of the hub
 LOWER = ("perplexity", "bits_per_byte", "brier_score", "ter")
 
 
@@ -69,17 +71,20 @@ def local_folder(dataset: str) -> Path:
 def datasets_of(file: TaskFile) -> list[str]:
     """The hub data sets that lm-eval itself loads for a task."""
     configs = [member.config for member in file.members] or [file.config]
-    return sorted({c["dataset_path"] for c in configs if isinstance(c.get("dataset_path"), str)})
+    named = {c["dataset_path"] for c in configs if isinstance(c.get("dataset_path"), str)}
+    return sorted(named - BUILDERS)
 
 
 @contextlib.contextmanager
 def local_data(file: TaskFile) -> Iterator[None]:
-    """While lm-eval builds a task of its own, a local copy of its data set stands in for the hub's."""
+    """While this thread builds a task of lm-eval's own, a local copy of its data stands in for the hub's."""
     import datasets
 
-    real = datasets.load_dataset
+    real, wanted, thread = datasets.load_dataset, datasets_of(file), threading.get_ident()
 
     def load_dataset(path: str, *args: Any, **given: Any) -> Any:
+        if path not in wanted or threading.get_ident() != thread:
+            return real(path, *args, **given)
         source = repository(path)
         if local_files(source, "all"):
             return real(str(source.folder), *args, **given)

@@ -120,10 +120,16 @@ def _conduct(sample: dict, texts: list[str], prompt: str, finish: list[str]) -> 
     return {
         "unparsed": float(sample["unparsed"]) if "unparsed" in told else None,
         "unfinished": float(sample["unfinished"]) if "unfinished" in told else sum(left_open) / count,
-        "empty": sum(not text.strip() for text in texts) / count,
+        "empty": sum(not _said(text, prompt) for text in texts) / count,
         "truncated": sum(reason == "length" for reason in finish) / count,
         "repetition": sum(repetition(text) > REPETITIVE for text in texts) / count,
     }
+
+
+def _said(text: str, prompt: str) -> bool:
+    """Whether there is an answer, or thinking that never ended (which is another failing)."""
+    answer, unfinished = strip_thinking(text, prompt)
+    return bool(answer.strip()) or (unfinished and bool(text.strip()))
 
 
 def write_samples(rows: list[dict], path: Path) -> None:

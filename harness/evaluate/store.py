@@ -62,7 +62,7 @@ class ResponseStore:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR IGNORE INTO responses VALUES (?, ?, ?)", texts)
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise self._broken(error) from error

@@ -136,7 +136,7 @@ class TaskFile:
         if self.source is not None:
             return identity(self.source)
         made = self.dataset()
-        if made is None and isinstance(self.config.get("dataset_path"), str):
+        if made is None and "/" in str(self.config.get("dataset_path")):
             return identity(repository(self.config["dataset_path"]))
         if made is None or not hasattr(made, "rows"):
             return {}  # lm-eval's own way to data: what is known of it is in the YAML

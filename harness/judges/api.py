@@ -149,6 +149,7 @@ def _completion(text: str) -> dict[str, Any] | Fault:
         content = choice["message"].get("content") or ""
         if not isinstance(content, str):
             raise TypeError
+        content = content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half an emoji
         usage = data.get("usage") or {}
         return {
             "text": content,

@@ -41,12 +41,14 @@ def check_file(
     that is not understood.
     """
     rows = [_row(file, number, row) for number, row in enumerate(rows_of(file), 1)]
+    finished = [row for row in rows if not strip_thinking(row["response"])[1]]  # the others are never graded
     with Judge(spec, settings=settings, cache=store.parent) as one:
-        texts = one.clip([strip_thinking(row["response"])[0] for row in rows])
-        prompts = [ask(row, text) for row, text in zip(rows, texts, strict=True)]
+        texts = one.clip([strip_thinking(row["response"])[0] for row in finished])
+        prompts = [ask(row, text) for row, text in zip(finished, texts, strict=True)]
         answers = one.ask(prompts, store, progress)
-    values = [_value(read(answer, row), metric) for answer, row in zip(answers, rows, strict=True)]
-    classes = [_class(value, threshold) for value in values]
+    values = [_value(read(answer, row), metric) for answer, row in zip(answers, finished, strict=True)]
+    graded = {id(row): _class(value, threshold) for row, value in zip(finished, values, strict=True)}
+    classes = [graded.get(id(row), UNPARSED) for row in rows]
     found = agreement([row["label"] for row in rows], classes)
     found = {"judge": spec.model, "kind": spec.kind, "threshold": threshold, **found, **answers.facts}
     echo(json.dumps(_named(found), indent=1) if as_json else _table(found))

@@ -84,8 +84,10 @@ def test_every_kind_of_judge_fills_its_column(judged):
     assert set(found) == {"advbench", "harmbench", "safechain"}
     safety = found["safechain"]
     assert safety["metrics"]["safety"]["value"] == 5.0 and safety["metrics"]["safety"]["n"] == 2
-    assert safety["unparsed"] == 1 and safety["judge"]["models"] == ["served-1"]
-    assert found["harmbench"]["unparsed"] == 3, "a model that was not trained for it says neither yes nor no"
+    assert sum(safety["unparsed"].values()) == 1 and safety["judge"]["models"] == ["served-1"]
+    assert sum(found["harmbench"]["unparsed"].values()) == 3, (
+        "a model that was not trained for it says neither yes nor no"
+    )
     assert found["advbench"]["metrics"]["harmfulness"]["n"] == 3
     assert "SafeChain" in done.stdout and "LLM-Attack" in done.stdout
     seen = len(server.seen)

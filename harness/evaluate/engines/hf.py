@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 from harness.evaluate.engines import LoadError
 
 Emit = Callable[[list[tuple[int, Any]]], None]
+NEUTRAL = {"repetition_penalty": 1.0, "top_k": 0, "no_repeat_ngram_size": 0}
 SMALL = 100_000_000  # parameters up to which 128 sequences at once are no burden anywhere
 
 
@@ -145,6 +146,9 @@ class StreamingHFLM(HFLM):
         if kwargs.get("do_sample"):  # the same batch draws the same tokens, whatever ran before it
             text = repr((seeds, self._contexts)).encode()
             torch.manual_seed(int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1)
+        for name, neutral in NEUTRAL.items():  # else the checkpoint's generation_config.json would decide
+            if name != "top_k" or kwargs.get("do_sample"):
+                kwargs.setdefault(name, neutral)
         out = super()._model_generate(context=context, max_length=max_length, stop=stop, **kwargs)
         self._facts.extend(self._facts_of(row, stop) for row in out[:, context.shape[1] :].tolist())
         return out
