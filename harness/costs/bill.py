@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoint.identity import TOKENIZER_FILES, present
+from harness.checkpoint.part import Part
 from harness.costs import demand, fetching
 from harness.costs.demand import Need
 from harness.costs.draft import Draft
-from harness.costs.machine import Machine, disk, machine
+from harness.costs.machine import Machine, disk, held, machine
 from harness.costs.sizes import BY_NAME, Size
 from harness.evaluate.lm_eval_tasks import PREFIX
 from harness.plan import EvalStep, Plan, RowStep, ScoreStep
@@ -71,6 +72,11 @@ class Bill:
         return any(item.need is None for item in self.items)
 
     @property
+    def untimed(self) -> bool:
+        """Whether the time of a step is not known, so that their sum is too small."""
+        return any(item.need is None or not item.need.timed for item in self.items)
+
+    @property
     def host(self) -> int:
         """Most bytes of host memory held at once."""
         merging = max((i.need.host for i in self.items if i.need and i.kind != "eval"), default=0)
@@ -83,12 +89,13 @@ class Bill:
         return max((item.need.gpu for item in self.items if item.need), default=0)
 
 
-def bill(draft: Draft, *, ask: bool = True, here: Machine | None = None) -> Bill:
-    """The bill of a draft on this machine, or on `here`."""
+def bill(draft: Draft, *, ask: bool = True, here: Machine | None = None, device: str = "auto") -> Bill:
+    """The bill of a draft on this machine, or on `here`. `device` is where gradients and merges are computed;
+    experts are trained and rows evaluated where there is a GPU on that."""
     one, plan, unknown = here or machine(), draft.plan, []
-    items = [*_trainings(draft, one), *_conversions(draft, one)]
-    merges = plan.merges_to_make()
-    items += [*_scores(draft, plan.scores_to_make(merges), one), *_merges(draft, merges, one)]
+    items = [*_trainings(draft, one, unknown), *_conversions(draft, one)]
+    merges, chosen = plan.merges_to_make(), one.on(device)
+    items += [*_scores(draft, plan.scores_to_make(merges), chosen), *_merges(draft, merges, chosen)]
     items += [*_evaluations(draft, plan.evals_to_make(), one, unknown)]
     judges = fetching.judges(plan, ask)
     items += [*_judgements(draft, judges, one, unknown)]
@@ -105,14 +112,27 @@ def bill(draft: Draft, *, ask: bool = True, here: Machine | None = None) -> Bill
                 _done(plan), list(dict.fromkeys(unknown)))  # fmt: skip
 
 
-def _trainings(draft: Draft, here: Machine) -> Iterator[Item]:
+def _trainings(draft: Draft, here: Machine, unknown: list[str]) -> Iterator[Item]:
     for role, train in draft.pending.items():
         model = draft.models.get(f"{role} (trained on)")
         size = (model and model.size) or draft.size(role)
-        rows = int((train.n or 2500) * train.epochs)
-        given = {"tokens": train.max_tokens, "micro": train.micro_batch_size, "dtype": train.dtype}
-        need = size and demand.training(size, here, rows=rows, **given)
-        yield Item("train", f"{role}: {train.label}", 1, need, _kept(draft, size))
+        step = draft.begun.get(role)
+        rows = len(step.rows) if step else train.n
+        if rows is None:
+            unknown.append(f"the rows that {role} is trained on, and so the time of that")
+        need = size and demand.training(
+            size,
+            here,
+            rows=rows and int(rows * train.epochs),
+            tokens=train.max_tokens,
+            micro=train.micro_batch_size,
+            dtype=train.dtype,
+            checkpointing=train.gradient_checkpointing,
+            spread=train.placement == "layers",
+            processes=train.processes,
+        )
+        kept = _lacking(_kept(draft, size), step and step.folder.path / "part")
+        yield Item("train", f"{role}: {train.label}", 1, need, kept)
 
 
 def _conversions(draft: Draft, here: Machine) -> Iterator[Item]:
@@ -121,7 +141,8 @@ def _conversions(draft: Draft, here: Machine) -> Iterator[Item]:
             size = draft.size(role)
             host = demand.LIBRARIES + 12 * size.largest if size else 0
             need = Need(host, 0, 2 * size.nbytes / demand.DISK) if size else None
-            yield Item("convert", f"{role}: {source.kind}", 1, need, _kept(draft, size))
+            kept = _lacking(_kept(draft, size), source.folder and source.folder.path / "part")
+            yield Item("convert", f"{role}: {source.kind}", 1, need, kept)
 
 
 def _scores(draft: Draft, steps: Sequence[ScoreStep], here: Machine) -> Iterator[Item]:
@@ -134,7 +155,8 @@ def _scores(draft: Draft, steps: Sequence[ScoreStep], here: Machine) -> Iterator
         recipes, rows = [step.recipe for step in group], draft.family.calibration[role].n
         need = size and demand.statistics(size, here, recipes, rows)
         what = ", ".join(step.label for step in group)
-        yield Item("scores", what, len(group), need, 4 * size.parameters * len(group) if size else 0)
+        each = 4 * size.parameters if size else 0
+        yield Item("scores", what, len(group), need, sum(_lacking(each, s.folder.path) for s in group))
 
 
 def _merges(draft: Draft, rows: Sequence[RowStep], here: Machine) -> Iterator[Item]:
@@ -145,14 +167,15 @@ def _merges(draft: Draft, rows: Sequence[RowStep], here: Machine) -> Iterator[It
         statistics = {s.folder.path for row in streaming for s in row.scores.values()}
         counts = {"models": models, "statistics": len(statistics), "methods": len(streaming)}
         need = size and demand.merging(size, here, **counts)
-        kept = _kept(draft, size) * len(streaming)
+        kept = sum(_lacking(_kept(draft, size), Part(row.checkpoint, "").path) for row in streaming)
         yield Item("merge", f"{len(streaming)} in shared passes", len(streaming), need, kept)
     for row in rows:
         if row not in streaming:
             steps, batch = getattr(row.method, "steps", 0), getattr(row.method, "batch_size", 1)
             tokens, trains = getattr(row.method, "max_tokens", 0), bool(row.recipe.rows)
             need = size and demand.whole(size, here, trains=trains, rows=steps * batch, tokens=tokens)
-            yield Item("merge", row.label, 1, need, _kept(draft, size))
+            kept = _lacking(_kept(draft, size), Part(row.checkpoint, "").path)
+            yield Item("merge", row.label, 1, need, kept)
 
 
 def _evaluations(
@@ -221,10 +244,18 @@ def _kept(draft: Draft, size: Size | None) -> int:
     return size.nbytes + texts if size else 0
 
 
+def _lacking(nbytes: int, begun: Path | None) -> int:
+    """Bytes that are still to be taken for `nbytes` in a folder that a killed run may have begun: the files
+    have their full size then."""
+    return max(0, nbytes - held(begun)) if begun else nbytes
+
+
 def _rooms(plan: Plan, items: Sequence[Item], downloads: Sequence[fetching.Download]) -> list[Room]:
     """Disks with what each will take; folders on one disk count together."""
     places: dict[int, tuple[Path, int, dict[str, int]]] = {}
     wanted = [(plan.store.root, item.kind, item.disk) for item in items]
+    meanwhile = max((item.need.scratch for item in items if item.need), default=0)
+    wanted.append((plan.store.root, "sums of the processes", meanwhile))
     wanted += [(one.folder, "downloads", one.nbytes or 0) for one in downloads]
     for folder, what, nbytes in wanted:
         number, free = disk(folder)

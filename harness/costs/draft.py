@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,19 +46,31 @@ class Model:
             return 0
         if self.repository is None or not self.repository.known:
             return self.size.nbytes if self.size else None
-        return sum(size or 0 for size in hub.weights(self.repository).values()) or None
+        files = hub.weights(self.repository)
+        return max(0, sum(size or 0 for size in files.values()) - _fetched(self.repository, files)) or None
+
+
+def _fetched(repository: hub.Repository, files: Mapping[str, int | None]) -> int:
+    """Bytes of `files` that an interrupted fetch has left in the hub's cache."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{repository.name.replace('/', '--')}"
+    whole = folder / "snapshots" / (repository.commit or "")
+    done = sum(size or 0 for name, size in files.items() if (whole / name).is_file())
+    return done + sum(file.stat().st_blocks * 512 for file in (folder / "blobs").glob("*.incomplete"))
 
 
 @dataclass
 class Draft:
     """`plan` with stand-ins for what `missing` names (role or use -> why); `pending` are the trainings to do,
-    by role: their `Train`."""
+    by role: their `Train`; `begun` their steps, where their rows are here."""
 
     family: Family
     plan: Plan
     models: dict[str, Model]
     missing: dict[str, str] = field(default_factory=dict)
     pending: dict[str, Any] = field(default_factory=dict)
+    begun: dict[str, Any] = field(default_factory=dict)
 
     def size(self, role: str) -> sizes.Size | None:
         """Of a role's model; of one that is not known, the base's."""
@@ -91,13 +103,13 @@ def drafted(
         missing: dict[str, str] = {}
         with network_off():
             given = _with_models(family, models, store, Path(folder), missing)
-            given, pending = _with_experts(given, store)
+            given, pending, begun = _with_experts(given, store)
             given = _with_rows(given, missing)
             for role in pending:
                 missing[role] = "it is trained first"
                 pending[role] = family.experts[role].train  # with the base that it names
             plan = make_plan(given, store, methods=methods, tasks=tasks, limit=limit)
-        yield Draft(family, plan, models, missing, pending)
+        yield Draft(family, plan, models, missing, pending, begun)
 
 
 def find_models(family: Family, ask: bool = True) -> dict[str, Model]:
@@ -192,27 +204,30 @@ def _stand_in(folder: Path, model: Model) -> Path:
     return folder
 
 
-def _with_experts(family: Family, store: Store) -> tuple[Family, dict[str, Any]]:
-    """The family with trained experts for those that have been trained; the trainings that are to do."""
+def _with_experts(family: Family, store: Store) -> tuple[Family, dict[str, Any], dict[str, Any]]:
+    """The family with trained experts for those that have been trained; the trainings that are to do; the
+    steps of those whose rows are here."""
     if not any(expert.train for expert in family.experts.values()):
-        return family, {}
+        return family, {}, {}
     from harness.train import experts
 
-    done, pending = {}, {}
+    done, pending, begun = {}, {}, {}
     for role, expert in family.experts.items():
         if expert.train is None:
             continue
         only = family.model_copy(update={"experts": {role: expert}})
+        model = expert.train.base
         try:
-            (step,) = experts.steps(only, store)
-            ready = step.ready
+            (begun[role],) = experts.steps(only, store)
         except HarnessError:  # its rows are not here, so it was not trained here either
-            ready = False
-        model = str(step.model) if ready else expert.train.base
-        done[role] = expert.model_copy(update={"model": model, "train": None})
-        if not ready:
             pending[role] = expert.train
-    return family.model_copy(update={"experts": {**family.experts, **done}}), pending
+        else:
+            if begun[role].ready:
+                model = str(begun.pop(role).model)
+            else:
+                pending[role] = expert.train
+        done[role] = expert.model_copy(update={"model": model, "train": None})
+    return family.model_copy(update={"experts": {**family.experts, **done}}), pending, begun
 
 
 def _with_rows(family: Family, missing: dict[str, str]) -> Family:

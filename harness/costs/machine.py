@@ -102,3 +102,12 @@ def disk(folder: Path) -> tuple[int, int]:
         folder = folder.parent
     told = os.statvfs(folder)
     return os.stat(folder).st_dev, told.f_bavail * told.f_frsize
+
+
+def held(folder: Path) -> int:
+    """Bytes of disk that the files below `folder` take; 0 where there is none."""
+    taken = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another process may be at work there
+            taken += file.stat().st_blocks * 512 if file.is_file() else 0
+    return taken

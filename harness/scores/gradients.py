@@ -88,8 +88,9 @@ def compute(
     are for others; no bit depends on them.
 
     Returns samples, tokens, the mean loss, the devices, whether memory was saved, and per kind the share of
-    elements that are zero. Raises HarnessError for a row with fewer than two tokens or none that carries loss, a token that the model
-    lacks, a loss or statistic that is not finite, and weights that the checkpoint lacks.
+    elements that are zero. Raises HarnessError for a row with fewer than two tokens or none that carries
+    loss, a token that the model lacks, a loss or statistic that is not finite, and weights that the
+    checkpoint lacks.
     """
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
     folders = {kinds[0]: to} if isinstance(to, (str, Path)) and len(kinds) == 1 else to

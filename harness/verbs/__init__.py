@@ -42,7 +42,7 @@ def compare(
     loaded = lock.pinned(load_family(family), store)
     wanted = {"methods": methods, "tasks": tasks, "limit": limit}
     asked.everything(loaded, methods, tasks)
-    estimate.refuse(loaded, store, **wanted)
+    estimate.refuse(loaded, store, engine["device"], **wanted)
     with Screen() as screen:
         plan = make_plan(_trained(loaded, store, screen, wanted), store, **wanted, prepare=True)
         merges = sum(row.is_merge for row in plan.rows)
@@ -53,7 +53,7 @@ def compare(
         for row in plan.rows:
             for note in row.notes:
                 screen.note(f"{row.label}: {note}")
-        estimate.refuse_plan(plan)
+        estimate.refuse_plan(plan, engine["device"])
         return _run_and_report(plan, screen, plan.store.report, **engine)
 
 

@@ -48,24 +48,25 @@ def print_plan(
     return 2 if refusals else 0
 
 
-def refuse(family: Family, store: Store, **chosen: Any) -> None:
+def refuse(family: Family, store: Store, device: str = "auto", **chosen: Any) -> None:
     """Raise HarnessError when something cannot be had, or disk or memory cannot suffice for a comparison,
-    before anything is fetched or trained for it. `chosen` are `methods`, `tasks` and `limit`. A family that
-    is all here is left to `refuse_plan`: its plan costs nothing."""
+    before anything is fetched or trained for it. `device` is that of gradients and merges; `chosen` are
+    `methods`, `tasks` and `limit`. A family that is all here is left to `refuse_plan`: its plan costs
+    nothing."""
     here = all(model.path for model in find_models(family, ask=False).values())
     if here and not any(expert.train for expert in family.experts.values()):
         return
     asked.everything(family, chosen.get("methods"), chosen.get("tasks"))
     with drafted(family, store, **chosen) as draft:
-        found = bill(draft)
+        found = bill(draft, device=device)
     for error in _refusals(found):
         raise error
 
 
-def refuse_plan(plan: Plan) -> None:
+def refuse_plan(plan: Plan, device: str = "auto") -> None:
     """The same of a plan whose models are all here, for what it has left to do."""
     draft = Draft(plan.family, plan, find_models(plan.family, ask=False))
-    for error in _refusals(bill(draft, ask=False)):
+    for error in _refusals(bill(draft, ask=False, device=device)):
         raise error
 
 
@@ -78,7 +79,7 @@ def _refusals(found: Bill) -> list[HarnessError]:
 
 
 def _full(room: Room) -> HarnessError | None:
-    if not room.needed or room.needed + SLACK <= room.free:
+    if not room.needed or room.needed + min(SLACK, room.needed) <= room.free:
         return None
     parts = ", ".join(f"{what} {size(nbytes)}" for what, nbytes in room.parts.items())
     return HarnessError(
@@ -90,9 +91,11 @@ def _full(room: Room) -> HarnessError | None:
 def _too_large(item: Item, found: Bill) -> HarnessError | None:
     what = f"{item.kind} `{item.what}`"
     room = max((gpu.total for gpu in found.machine.gpus), default=0)
-    if item.need.gpu > room * max(1, len(found.machine.gpus)):
+    count = max(1, len(found.machine.gpus)) if item.need.spread else 1
+    if item.need.gpu > room * count:
+        where = "on all GPUs and these have" if item.need.spread else "on a GPU and the largest here has"
         return HarnessError(
-            f"{what} needs {size(item.need.gpu)} on a GPU and the largest here has {size(room)}",
+            f"{what} needs {size(item.need.gpu)} {where} {size(room * count)}",
             "use a GPU with more memory, or leave that row or task out",
         )
     if item.need.host > found.machine.memory:
@@ -135,7 +138,7 @@ def _print(draft: Draft, found: Bill, overlaps: list[str]) -> None:
             loose.print(f"disk: {size(room.needed)} ({parts}); {size(room.free)} free at {room.folder}")
     loose.print(_memory(found))
     kind = "GPU" if found.machine.gpus else "CPU"
-    least = "more than" if found.partial else "about"
+    least = "more than" if found.untimed else "about"
     loose.print(f"time: {least} {found.seconds / 3600:.2g} {kind}-hours, if")
     for line in demand.assumptions(found.machine):
         loose.print(f"  {line}")
@@ -163,7 +166,7 @@ def _table(found: Bill) -> Table:
             size(need and need.host),
             size(need.gpu) if need and need.gpu else "–",
             size(item.disk) if item.disk else "–",
-            _time(need.seconds) if need else "unknown",
+            _time(need.seconds) if need and need.timed else "unknown",
         )
     return table
 
