@@ -62,7 +62,7 @@ def run(
             _stream(Passes(inputs, streaming, workers, report, allow_nonfinite), warnings, begun)
     for one in runs:
         if one.output is None:
-            _build(one, inputs, report, "cpu" if device == "auto" else device)
+            _build(one, inputs, report, _trains_on(one.job) if device == "auto" else device)
     return _records(runs, on_error)
 
 
@@ -131,6 +131,15 @@ def _build(one: Run, inputs: Any, progress: Progress, device: str) -> None:
         one.record = {"seconds": seconds, "peak_mib": peak_mib(), **(facts or {})}
         if one.job.masks is not None:
             _compare(one, inputs)
+
+
+def _trains_on(job: Any) -> str:
+    """Where `auto` puts a whole-model method: one that trains on rows goes to a GPU, if there is one."""
+    if not job.rows:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _compare(one: Run, inputs: Any) -> None:
