@@ -113,6 +113,7 @@ def test_deleted_weights_are_rebuilt_only_when_an_evaluation_needs_them(compared
     assert len(list(cwd.rglob("model/model.safetensors"))) == 1
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_goes_on_where_it_stopped(compared, tmp_path):
     """Finished steps are not done again, no stored response is asked again, and the table is the same."""
     draw = random.Random(int(os.environ.get("HARNESS_KILL_SEED", "7")))
@@ -173,6 +174,7 @@ def test_a_users_method_file_is_a_row(compared, tmp_path):
     assert all(completed(cwd)[p] == t for p, t in before.items())
 
 
+@pytest.mark.slow
 def test_a_method_that_raises_fails_alone(compared, tmp_path):
     cwd = tmp_path / "raises"
     shutil.copytree(compared[0], cwd)
@@ -208,6 +210,7 @@ def family_of_copies(cwd):
     )
 
 
+@pytest.mark.slow
 def test_a_failed_evaluation_does_not_stop_the_others(tmp_path):
     family_of_copies(tmp_path)
     built_in = TINY.parent.parent.parent / "tasks"
@@ -228,6 +231,7 @@ def test_a_failed_evaluation_does_not_stop_the_others(tmp_path):
     assert values["Linear", "odd"] == values["Linear", "tiny_chain"] != ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
@@ -265,6 +269,7 @@ def test_an_unwritable_results_folder_is_told(tmp_path):
     assert "cannot write" in done.stderr
 
 
+@pytest.mark.slow
 def test_merge_and_eval_agree_with_compare(compared, tmp_path):
     cwd = tmp_path / "verbs"
     shutil.copytree(compared[0], cwd)

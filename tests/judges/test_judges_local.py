@@ -55,6 +55,7 @@ def by_hand(path, text, limit=512):
         return model(torch.tensor([ids])).logits.item()
 
 
+@pytest.mark.slow
 def test_a_reward_model_gives_its_logit_whatever_the_batch(rewards, running, tmp_path):
     spec = Spec("reward", str(rewards))
     answers = running.ask(TEXTS, tmp_path / "j.sqlite")
@@ -66,6 +67,7 @@ def test_a_reward_model_gives_its_logit_whatever_the_batch(rewards, running, tmp
     assert answers.facts == {"asked": 40, "from_store": 0, "malformed": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, pad", [("qwen2", True), ("llama", False), ("deberta", True)])
 def test_other_architectures_and_tokenizers_without_padding(tmp_path, kind, pad):
     path = reward_model(tmp_path / "model", kind, pad=pad, seed=3)

@@ -106,6 +106,7 @@ def test_votes_ask_for_one_architecture(checkpoint, tmp_path):
         compute(task, ROWS, kind="votes", to=tmp_path / "votes", against=Against(reasoning, fisher, 1.0))
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_sums_of_one(checkpoint, tmp_path):
     reasoning, task = checkpoint("qwen2", True, seed=0), checkpoint("qwen2", True, seed=1)
     against, kinds = Against(reasoning, fisher_of(reasoning, tmp_path / "fisher"), 10.0), (*KINDS, "votes")
@@ -125,6 +126,7 @@ def test_two_processes_give_the_sums_of_one(checkpoint, tmp_path):
     assert not list((tmp_path / "2").glob(".parts-*"))
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_another_process_is_said_here(model_folder, tmp_path, monkeypatch):
     """The parent's own model is intact: the second process finds a broken one at the same place."""
     copy = broken(model_folder, tmp_path, lambda t: t["model.norm.weight"].fill_(float("inf")))
