@@ -47,7 +47,8 @@ class Model:
         if self.repository is None or not self.repository.known:
             return self.size.nbytes if self.size else None
         files = hub.weights(self.repository)
-        return max(0, sum(size or 0 for size in files.values()) - _fetched(self.repository, files)) or None
+        total = sum(size or 0 for size in files.values())
+        return max(0, total - _fetched(self.repository, files)) if total else None
 
 
 def _fetched(repository: hub.Repository, files: Mapping[str, int | None]) -> int:

@@ -107,7 +107,8 @@ def disk(folder: Path) -> tuple[int, int]:
 def held(folder: Path) -> int:
     """Bytes of disk that the files below `folder` take; 0 where there is none."""
     taken = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # another process may be at work there
-            taken += file.stat().st_blocks * 512 if file.is_file() else 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # another process may be at work there
+                taken += os.lstat(os.path.join(place, name)).st_blocks * 512
     return taken
