@@ -114,7 +114,7 @@ def options(*names: str) -> Callable[[Callable], Callable]:
             "--device",
             default="auto",
             metavar="cpu|cuda|auto",
-            help="Of gradients and merges. auto: what needs gradients on CUDA if it is here, merges on the CPU.",
+            help="Of gradients and merges. auto: what takes gradients on CUDA if it can, merges on the CPU.",
         ),
     }
     return lambda function: functools.reduce(lambda f, name: known[name](f), reversed(names), function)
