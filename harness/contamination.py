@@ -1,7 +1,7 @@
 """Calibration rows that occur in an evaluation set: counted, named in the plan, footnoted in the report.
 
-A row counts where its id is an id of the evaluation set, both having ids of one kind (PubMedQA's pmid), or
-where a run of 13 words in it occurs in an item. The length is that of GPT-3's overlap analysis (Brown et
+A row counts where its id is an id of the evaluation set, both having ids of one kind (PubMedQA's pmid; whole
+numbers of at most 5 digits are mostly running numbers, and count for nothing), or where a run of 13 words in it occurs in an item. The length is that of GPT-3's overlap analysis (Brown et
 al., arXiv:2005.14165, appendix C), as are its normal form, words in lower case without punctuation, and its
 leaving out runs that are common: here those in more than 10 items, which are templates. Unlike there, a sign
 of arithmetic that stands alone belongs to the word behind it, so that `a + 2` is not `a - 2`. An item of 8 to
@@ -11,6 +11,7 @@ of arithmetic that stands alone belongs to the word behind it, so that `a + 2` i
 from __future__ import annotations
 
 import json
+import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ IDS = ("pubid", "pmid", "PMID", "id", "ID", "question_id", "task_id", "unique_id
 PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))
 SIGNS = {"+", "-", "*", "/", "=", "<", ">", "^", "%"}
 FILE = "contamination.json"
-VERSION = 1  # of the rule; a change forgets what is kept
+RUNNING = re.compile(r"\d{1,5}")
+VERSION = 2  # of the rule; a change forgets what is kept
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def compare(
     an evaluation set, each with its own `id` and any texts."""
     theirs = {str(item["id"]) for item in items if item.get("id") is not None}
     runs, whole = _runs(items)
-    by_id = {i for i, own in enumerate(ids) if own is not None and own in theirs}
+    by_id = {i for i, own in enumerate(ids) if own in theirs and not RUNNING.fullmatch(str(own))}
     by_words = {i for i, text in enumerate(texts) if _occurs(words(text), runs, whole)}
     either = sorted(by_id | by_words)
     return {"rows": len(texts), "items": len(items), "by_id": len(by_id), "by_words": len(by_words),

@@ -36,6 +36,11 @@ def test_ids_count_as_text_or_number():
     assert found(["x", "y"], [{"id": 12377809}], ["12377809", "1"]) == (1, 0, 1)
 
 
+def test_small_running_numbers_are_no_ids():
+    items = [{"id": 7}, {"id": "12345"}, {"id": 123456}, {"id": "test/7"}]
+    assert found(["a", "b", "c", "d"], items, ["7", "12345", "123456", "test/7"]) == (2, 0, 2)
+
+
 def test_templates_do_not_count():
     items = [{"q": f"{TEXT} number {i}"} for i in range(11)]
     assert found([TEXT], items) == (0, 0, 0)
@@ -119,10 +124,10 @@ def plan(workdir, monkeypatch):
     for name, text in {"families/own.yaml": FAMILY, "tasks/mine.yaml": TASK, "tasks/mine.py": CODE}.items():
         (workdir / name).parent.mkdir(exist_ok=True)
         (workdir / name).write_text(text)
-    rows = [{"question": f"{TEXT} {i}", "answer": "yes", "pubid": i} for i in range(3)]
+    rows = [{"question": f"{TEXT} {i}", "answer": "yes", "pubid": 100000 + i} for i in range(3)]
     (workdir / "families" / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (workdir / "data" / "mine").mkdir(parents=True)
-    tested = [{"question": "short", "answer": "yes", "pubid": 1}, {**rows[2], "pubid": 7}]
+    tested = [{"question": "short", "answer": "yes", "pubid": 100001}, {**rows[2], "pubid": 7}]
     (workdir / "data" / "mine" / "test.jsonl").write_text("\n".join(map(json.dumps, tested)))
     monkeypatch.setenv("HARNESS_DATA", str(workdir / "data"))
     family = load_family("own")
