@@ -200,6 +200,9 @@ def _explained(error: Exception, name: str, kind: str, revision: str | None, fou
     if isinstance(error, errors.RevisionNotFoundError):
         reason = f"`{name}` has no revision `{revision}`"
         return Repository(name, kind, revision, "no revision", reason=reason, hint=f"see {page}/commits/main")
+    if isinstance(error, errors.HFValidationError):  # told without asking the hub
+        reason = f"`{name}` is no id of a {kind}: {_first(error)}"
+        return Repository(name, kind, revision, "missing", reason=reason, hint="check the id")
     if isinstance(error, errors.RepositoryNotFoundError):
         reason = f"the hub has no {kind} `{name}`, or it is private and this login may not see it"
         return Repository(
@@ -211,5 +214,9 @@ def _explained(error: Exception, name: str, kind: str, revision: str | None, fou
 
 
 def _reason(error: Exception) -> str:
+    return f"{endpoint()} cannot be reached: {_first(error)}"
+
+
+def _first(error: Exception) -> str:
     text = str(error).strip().splitlines()
-    return f"{endpoint()} cannot be reached: {text[0] if text else type(error).__name__}"
+    return text[0].rstrip(".") if text else type(error).__name__

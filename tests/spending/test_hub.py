@@ -72,3 +72,9 @@ def test_logins(model, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_bad")
     state, detail = hub.login()
     assert state == "refused" and "hf_bad" not in detail
+
+
+def test_a_bad_id_is_missing_and_the_hub_is_asked_on(model):
+    found = hub.look("org/a--b")
+    assert found.state == "missing" and "`org/a--b` is no id" in found.reason and found.hint == "check the id"
+    assert hub.look("org/open").state == "open"
