@@ -5,6 +5,7 @@ the first tells how far it is."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -12,11 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.store import write_text
 from harness.train.recipe import Train
 from harness.train.samples import Sample
 
@@ -61,6 +63,19 @@ def fit(
     if code:
         raise _failure(folder, code)
     return found_done
+
+
+@contextlib.contextmanager
+def memory_told() -> Iterator[None]:
+    """A GPU's memory that runs out is an error of two lines."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        hint = "lower `micro_batch_size:`, or set `gradient_checkpointing: true` or `placement: layers`"
+        raise HarnessError(f"the memory of a GPU does not suffice: {reason}", hint) from error
 
 
 def _command(folder: Path, count: int) -> list[str]:
@@ -116,10 +131,10 @@ def main(folder: Path) -> None:
                 print(json.dumps({"step": step, "steps": steps, "resumed": resumed}), flush=True)
 
         try:
-            lora.fit(Path(job["base"]), train, job["targets"], samples, folder, tell, group)
-        except HarnessError as error:
-            if first:
-                (folder / ERROR).write_text(json.dumps([error.message, error.hint]), encoding="utf-8")
+            with memory_told():
+                lora.fit(Path(job["base"]), train, job["targets"], samples, folder, tell, group)
+        except HarnessError as error:  # of any process: memory may run out on one GPU only
+            write_text(folder / ERROR, json.dumps([error.message, error.hint]))
             raise
         group.end_training()
 

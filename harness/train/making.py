@@ -58,6 +58,7 @@ class Making:
                 f"of {self.train.batch_size} give {steps} steps",
                 "lower `warmup_steps:` or `batch_size:`, or raise `epochs:`",
             )
+        self._check_processes()
         self._check_disk(sum(info.nbytes for info in base.tensors.values()) + PER_PARAMETER * trained)
         self._check_memory(base, trained)
 
@@ -76,6 +77,8 @@ class Making:
 
     @cached_property
     def targets(self) -> list[str]:
+        if self.train.targets != "all-linear":
+            return sorted(self.train.targets)
         return sorted({name.split(".")[-1] for name in self._shapes(Checkpoint.open(self.step.base.path))})
 
     @property
@@ -118,7 +121,7 @@ class Making:
     def _fit(self, progress: Any) -> int:
         given = (self.step.base.path, self.train, self.targets, self.encoded.samples, self.training, progress)
         count = self.processes
-        with named(self.step.role):
+        with named(self.step.role), copies.memory_told():
             found_done = copies.fit(*given, count) if count > 1 else lora.fit(*given)
         gc.collect()
         if torch.cuda.is_available():
@@ -177,6 +180,14 @@ class Making:
                 )
             found |= {name: modules[name] for name in fits}
         return found
+
+    def _check_processes(self) -> None:
+        wanted, here = self.train.processes or 1, torch.cuda.device_count()
+        if 0 < here < wanted:
+            raise self._error(
+                f"`processes` is {wanted}, and this machine has {here} GPU{'s' * (here > 1)}",
+                f"`processes: {here}`, or leave it out: one per GPU",
+            )
 
     def _check_disk(self, nbytes: int) -> None:
         try:

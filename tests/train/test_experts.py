@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from harness.checkpoint import fingerprint
@@ -122,6 +123,32 @@ def test_a_memory_too_small(tmp_path, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: free(1_000_000))
     with pytest.raises(HarnessError, match="takes 0.0 GB of memory and more, and this machine has 0.0 GB"):
         made(tmp_path)
+
+
+def test_a_target_may_name_one_layer(tmp_path):
+    _, step = made(tmp_path, targets=["layers.1.self_attn.q_proj"])
+    from safetensors import safe_open
+
+    with safe_open(step.folder.path / "adapter" / "adapter_model.safetensors", "np") as held:
+        assert len(list(held.keys())) == 2 and all("layers.1.self_attn.q_proj" in key for key in held.keys())
+    assert step.folder.done()["targets"] == ["layers.1.self_attn.q_proj"]
+
+
+def test_more_processes_than_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(HarnessError, match="`processes` is 4, and this machine has 1 GPU") as caught:
+        made(tmp_path, processes=4)
+    assert "`processes: 1`" in caught.value.hint
+
+
+def test_a_gpu_that_is_full(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr("harness.train.lora.fit", full)
+    with pytest.raises(HarnessError, match="expert `task`: the memory of a GPU does not suffice: CUDA") as e:
+        made(tmp_path)
+    assert all(key in e.value.hint for key in ("micro_batch_size", "gradient_checkpointing", "layers"))
 
 
 def test_a_loss_that_is_not_finite(tmp_path):
