@@ -1,11 +1,12 @@
 """Calibration rows that occur in an evaluation set: counted, named in the plan, footnoted in the report.
 
 A row counts where its id is an id of the evaluation set, both having ids of one kind (PubMedQA's pmid; whole
-numbers of at most 5 digits are mostly running numbers, and count for nothing), or where a run of 13 words in it occurs in an item. The length is that of GPT-3's overlap analysis (Brown et
-al., arXiv:2005.14165, appendix C), as are its normal form, words in lower case without punctuation, and its
-leaving out runs that are common: here those in more than 10 items, which are templates. Unlike there, a sign
-of arithmetic that stands alone belongs to the word behind it, so that `a + 2` is not `a - 2`. An item of 8 to
-12 words counts where all of it stands in a row.
+numbers of at most 5 digits are mostly running numbers and count for nothing), or where a run of 13 words in
+it occurs in an item. The length is that of GPT-3's overlap analysis (Brown et al., arXiv:2005.14165, appendix
+C), as are its normal form, words in lower case without punctuation, and its leaving out runs that are common:
+here those in more than 10 items, which are templates. Unlike there, a sign of arithmetic that stands alone
+belongs to the word behind it, so that `a + 2` is not `a - 2`. An item of 8 to 12 words counts where all of it
+stands in a row.
 """
 
 from __future__ import annotations
