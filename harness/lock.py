@@ -28,7 +28,7 @@ from harness.evaluate.task_file import TaskFile
 from harness.family import Family, load_family
 from harness.plan import Plan
 from harness.scores.calibration import load_rows
-from harness.store import Store, digest, reachable, write_text
+from harness.store import Folder, Store, digest, reachable, write_text
 
 FILE = "family.lock.yaml"
 PARTS = ("models", "calibration", "benchmarks", "judges")
@@ -41,7 +41,7 @@ def lock(family: str, results: Path, to: Path | None = None, as_json: bool = Fal
     loaded = load_family(family)
     store = Store(results, loaded.name)
     with drafted(loaded, store, tasks=None if loaded.tasks else []) as draft:
-        found = {**_of(draft.plan, set(draft.missing)), "models": _models(loaded, draft)}
+        found = {**_of(draft.plan, set(draft.missing), every=True), "models": _models(loaded, draft)}
         for role, spec in loaded.calibration.items():
             found["calibration"][role]["data"] = _bare(spec.data)
     _ask(found)
@@ -76,7 +76,8 @@ def footnotes(plan: Plan) -> list[str]:
 
 def pinned(family: Family, store: Store) -> Family:
     """The family with the locked revision for every hub id that has none of its own."""
-    held = read(store.root / FILE).get("models", {})
+    whole = read(store.root / FILE)
+    held, data = whole.get("models") or {}, whole.get("calibration") or {}
 
     def at(ref: str | None, use: str) -> str | None:
         entry = held.get(use) or {}
@@ -84,12 +85,28 @@ def pinned(family: Family, store: Store) -> Family:
             return ref
         return f"{ref}@{entry['revision']}"
 
-    experts = {
-        role: expert.model_copy(update={"model": at(expert.model, role), "on": at(expert.on, f"{role} (on)")})
-        for role, expert in family.experts.items()
-    }
+    def made(role: str, expert: Any) -> Any:
+        update = {"model": at(expert.model, role), "on": at(expert.on, f"{role} (on)")}
+        if expert.train is not None:
+            base = at(expert.train.base, f"{role} (trained on)")
+            update["train"] = expert.train.model_copy(update={"base": base})
+        return expert.model_copy(update=update)
+
+    def read_at(role: str, spec: Any) -> Any:
+        entry = data.get(role) or {}
+        if "@" in spec.data or entry.get("data") != spec.data or not entry.get("revision"):
+            return spec
+        return spec.model_copy(update={"data": f"{spec.data}@{entry['revision']}"})
+
+    experts = {role: made(role, expert) for role, expert in family.experts.items()}
+    calibration = {role: read_at(role, spec) for role, spec in family.calibration.items()}
     checkpoints = {label: at(ref, f"row {label}") for label, ref in family.checkpoints.items()}
-    update = {"base": at(family.base, "base"), "experts": experts, "checkpoints": checkpoints}
+    update = {
+        "base": at(family.base, "base"),
+        "experts": experts,
+        "checkpoints": checkpoints,
+        "calibration": calibration,
+    }
     return family.model_copy(update=update)
 
 
@@ -101,9 +118,8 @@ def read(file: Path) -> Lock:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
-        raise HarnessError(
-            f"{file} cannot be read: {reason}", "mend it, or remove it and lock anew"
-        ) from error
+        hint = "mend it, or remove it and lock anew"
+        raise HarnessError(f"{file} cannot be read: {reason}", hint) from error
     if not isinstance(held, dict):
         raise HarnessError(f"{file} holds no lock", "remove it and lock anew")
     return held
@@ -141,8 +157,9 @@ def revision_of(ref: str, path: Path | None) -> str | None:
     return at if COMMIT.match(at) else None
 
 
-def _of(plan: Plan, missing: frozenset[str] | set[str] = frozenset()) -> Lock:
-    """The lock of a plan; null for the content of what is `missing`."""
+def _of(plan: Plan, missing: frozenset[str] | set[str] = frozenset(), every: bool = False) -> Lock:
+    """The lock of a plan; null for the content of what is `missing`, and of calibration rows that the plan
+    does not read, unless `every`."""
     family = plan.family
     refs = {"base": family.base, **{role: expert.model for role, expert in family.experts.items()}}
     refs |= {f"row {label}": ref for label, ref in family.checkpoints.items()}
@@ -152,19 +169,44 @@ def _of(plan: Plan, missing: frozenset[str] | set[str] = frozenset()) -> Lock:
             continue
         here = role not in missing
         path = source.origin if here else None
-        models[role] = _entry(refs[role], revision_of(refs[role], path), source.mark if here else None)
-    calibration = {
-        role: {
-            "data": _bare(spec.data),
-            "revision": revision_of(spec.data, None) if hub.HUB_ID.match(spec.data) else None,
-            "sha256": None if f"calibration of {role}" in missing else digest(load_rows(spec, family.folder)),
-        }
-        for role, spec in family.calibration.items()
-    }
+        made = _made_of(plan.store, refs[role])
+        ref = refs[role] if made is None else "trained"
+        models[role] = _entry(ref, revision_of(ref, path), source.mark if here else None)
+        if made:
+            models[f"{role} (trained on)"] = made
+    reads = {step.need.role for step in plan.scores}
+    reads |= {role for row in plan.rows if row.is_merge for role in row.recipe.rows}
+    reads = set(family.calibration) if every else reads
+    calibration = {}
+    for role, spec in family.calibration.items():
+        known = role in reads and f"calibration of {role}" not in missing
+        revision = revision_of(spec.data, None) if hub.HUB_ID.match(spec.data) else None
+        sha256 = _rows(spec, family.folder) if known else None
+        calibration[role] = {"data": _bare(spec.data), "revision": revision, "sha256": sha256}
     judges = {step.evaluation.task.name: _judge(step) for step in plan.judges if step.judge.kind != "rules"}
     benchmarks = {task.name: _benchmark(task) for task in plan.tasks if task.source is not None}
     return {"family": family.name, "models": models, "calibration": calibration, "benchmarks": benchmarks,
             "judges": judges}  # fmt: skip
+
+
+def _rows(spec: Any, folder: Path) -> str | None:
+    try:
+        return digest(load_rows(spec, folder))
+    except HarnessError:  # told where the rows are read for use
+        return None
+
+
+def _made_of(store: Store, ref: str | None) -> Lock | None:
+    """What an expert in the store was trained on, {} where that is not written; None for other models."""
+    path = Path(ref or "")
+    if not path.is_absolute() or path.resolve().parent.parent != (store.root / "experts").resolve():
+        return None
+    try:
+        written = Folder(path.parent).recipe()
+        base, mark = written["train"]["base"], written["base"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return {}
+    return _entry(base, revision_of(base, hub.cached(base) if hub.HUB_ID.match(base) else None), mark)
 
 
 def _models(family: Family, draft: Draft) -> Lock:
@@ -172,10 +214,8 @@ def _models(family: Family, draft: Draft) -> Lock:
     held = _of(draft.plan, set(draft.missing))["models"]
 
     def entry(use: str, model: Model) -> Lock:
-        commit = model.repository.commit if model.repository else None
-        return _entry(
-            model.ref, revision_of(model.ref, model.path) or commit, held.get(use, {}).get("sha256")
-        )
+        commit = revision_of(model.ref, model.path) or (model.repository and model.repository.commit)
+        return _entry(model.ref, commit or None, held.get(use, {}).get("sha256"))
 
     found = {use: entry(use, model) for use, model in draft.models.items()}
     for role in family.experts:

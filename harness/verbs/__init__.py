@@ -61,9 +61,10 @@ def evaluate(
     checkpoint: str, family: str, tasks: Sequence[str] | None, limit: int | None, results: Path
 ) -> int:
     """Evaluate one checkpoint as the family's merges are; the exit code."""
-    loaded = load_family(family)
+    store = Store(results, load_family(family).name)
+    loaded = lock.pinned(load_family(family), store)
     path = model_path(checkpoint, Path.cwd())
-    plan = checkpoint_plan(loaded, Store(results, loaded.name), path, tasks=tasks, limit=limit)
+    plan = checkpoint_plan(loaded, store, path, tasks=tasks, limit=limit)
     with Screen() as screen:
         screen.title(f"{path}  on {len(plan.tasks)} tasks of {loaded.name}")
         return _run_and_report(plan, screen, plan.store.report / plan.rows[0].folder.path.name)
@@ -120,11 +121,12 @@ def merge(
     check_device(engine.get("device", "auto"))
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise HarnessError(f"{to} exists and is not empty", "choose a new folder, or remove this one")
-    loaded = load_family(family)
+    store = Store(results, load_family(family).name)
+    loaded = lock.pinned(load_family(family), store)
     row = next((r for r in loaded.rows() if method == r.label), None)
     given = {**(row.settings if row else {}), **settings}
     only = loaded.model_copy(update={"methods": {method: {"method": row.method if row else method, **given}}})
-    store, wanted = Store(results, loaded.name), {"tasks": [], "references": False}
+    wanted = {"tasks": [], "references": False}
     with Screen() as screen:
         plan = make_plan(_trained(only, store, screen, wanted), store, **wanted, lone=True)
         spelled = ", ".join(f"{k}={v}" for k, v in given.items()) or "default parameters"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from harness import asked, contamination, inputs, lacking, registry
+from harness import asked, contamination, inputs, lacking, lock, registry
 from harness import family as families
 from harness.checkpoint import compat
 from harness.costs.draft import Draft, drafted
@@ -81,6 +81,8 @@ def report(path: Path, results: Path, deep: bool, screen: Screen) -> Report:
     family = _schema(path, found)
     if family is None:
         return found
+    unpinned = family
+    family = _try(found, "lock", lambda: lock.pinned(unpinned, Store(results, unpinned.name))) or unpinned
     screen.now("check", "methods and tasks")
     chosen = [pair for row in family.rows() if (pair := _row(family, row, found))]
     files = _tasks(family, found)
