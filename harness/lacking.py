@@ -76,23 +76,35 @@ def _together(lacks: Sequence[Lack]) -> list[str]:
 
 
 def check(family: Family, files: Sequence[TaskFile], methods: Sequence[Any], existing: bool = True) -> None:
-    """Raise one error that lists what is missing, if a model or calibration set of the family is: then with
-    the data and judges of `files` too. `methods` are configured methods, `existing` says whether the family's
-    `rows:` count."""
+    """Raise one error that lists what is missing. The data and judges of `files` are looked at too if a model
+    or calibration set of the family is missing, or a model would be downloaded; else `ready.check` does that.
+    `methods` are configured methods, `existing` says whether the family's `rows:` count."""
     rows = family.checkpoints if existing else {}
     lacks = [*_models(family, rows), *_calibration(family, methods), *_training(family)]
+    if lacks or _downloads(family, rows):
+        lacks += [*_benchmarks(files), *_judges(family, files), *_sandbox(files)]
     if lacks:
-        rest = [*_benchmarks(files), *_judges(family, files), *_sandbox(files)]
-        raise Missing(family.name, list(dict.fromkeys([*lacks, *rest])))
+        raise Missing(family.name, list(dict.fromkeys(lacks)))
 
 
-def _models(family: Family, rows: Mapping[str, str]) -> Iterator[Lack]:
+def _downloads(family: Family, rows: Mapping[str, str]) -> bool:
+    """Whether a model of a family whose models can all be had is not on this machine yet."""
+    refs = [ref for ref, _ in _named(family, rows)]
+    refs += [expert.train.base for expert in family.experts.values() if expert.train]
+    return any(obtain.local(ref, family.folder) is None and hub.cached(ref) is None for ref in refs)
+
+
+def _named(family: Family, rows: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(model, what it is for)"""
     wanted = [(family.base, "base")]
     for role, expert in family.experts.items():
         wanted += [(expert.model, role)] if expert.model else []
         wanted += [(expert.on, f"under the adapter of {role}")] if expert.on else []
-    wanted += [(ref, f"row {label}") for label, ref in rows.items()]
-    for ref, use in wanted:
+    return wanted + [(ref, f"row {label}") for label, ref in rows.items()]
+
+
+def _models(family: Family, rows: Mapping[str, str]) -> Iterator[Lack]:
+    for ref, use in _named(family, rows):
         yield from _model("model", ref, use, family.folder)
 
 

@@ -81,6 +81,14 @@ def test_a_model_is_fetched_at_its_revision_and_kept_for_later(harness, served, 
         assert "Linear" in again.stdout
 
 
+def test_what_else_is_missing_is_told_before_a_model_is_fetched(harness, served, tmp_path):
+    served.asked.clear()
+    mine = family(tmp_path, "org/open@v1", methods="{linear: }")
+    done = harness("compare", "--family", mine, "-t", "gsm8k", endpoint=served.url)
+    assert done.returncode == 2 and "gsm8k" in done.stderr and "Traceback" not in done.stderr
+    assert not [path for _, path in served.asked if "resolve" in path]
+
+
 def test_a_model_that_is_given_alone_is_told_in_two_lines(harness, served):
     done = harness("eval", "org/gated", "-t", "tiny_chain", endpoint=served.url)
     assert done.returncode == 2
