@@ -53,8 +53,10 @@ def compute_scores(
         fisher = group[0].after[0].folder.path
         against = Against(plan.inputs[need.against], fisher, need.penalty)
     with contextlib.ExitStack() as stack:
-        for step in group:
+        for step in sorted(group, key=lambda step: step.folder.path):
             stack.enter_context(step.folder.working(recipes.written(step.recipe)))
+        if all(step.folder.complete for step in group):  # another process did it while this one waited
+            return group[0].folder.done()
         rows = load_rows(plan.family.calibration[need.role].in_profile(need.profile), plan.family.folder)
         size = sizes.of_folder(model)
         here = machine().on(device if torch.cuda.is_available() else "cpu")
@@ -89,7 +91,7 @@ def merge_rows(
     """Merge `rows` into their folders in one set of passes; the records written to their `done.json`. A row
     whose method raised has its exception under `error` and no `done.json`."""
     with contextlib.ExitStack() as stack:
-        for row in rows:
+        for row in sorted(rows, key=lambda row: row.folder.path):  # two processes never wait for each other
             stack.enter_context(row.folder.working(recipes.written(row.recipe)))
         meter = Meter()
         with meter.phase("merge"):

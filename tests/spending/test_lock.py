@@ -12,7 +12,7 @@ from harness import lock
 from harness.errors import HarnessError
 from harness.family import load_family
 from harness.planner import make_plan
-from harness.store import Store
+from harness.store import Folder, Store
 from tests.spending.conftest import COMMIT
 
 TINY = Path(harness.__file__).parent / "families" / "tiny"
@@ -141,8 +141,67 @@ def test_a_cached_model_has_its_commit(tmp_path):
     assert lock.revision_of("org/base@main", tmp_path) is None
 
 
+def test_rows_that_no_chosen_method_reads_are_not_read(plan, monkeypatch):
+    monkeypatch.setattr(lock, "load_rows", lambda *_: pytest.fail("read"))
+    family = load_family("./own.yaml")
+    one = make_plan(family, Store(Path("results"), family.name), methods=["linear"], prepare=True)
+    assert lock.keep(one) == []
+    assert {entry["sha256"] for entry in held()["calibration"].values()} == {None}
+
+
+def test_locked_revisions_are_read_of_what_is_trained_on_and_of_rows(workdir):
+    text = HUB.replace("task: org/gated", "task: {train: {base: org/chat, data: rows.json}}")
+    (workdir / "far.yaml").write_text(text)
+    store = Store(Path("results"), "far")
+    store.root.mkdir(parents=True)
+    known = {
+        "models": {"task (trained on)": {"model": "org/chat", "revision": COMMIT}},
+        "calibration": {"task": {"data": "org/rows", "revision": COMMIT}},
+    }
+    (store.root / lock.FILE).write_text(yaml.safe_dump(known))
+    pinned = lock.pinned(load_family("./far.yaml"), store)
+    assert pinned.experts["task"].train.base == f"org/chat@{COMMIT}"
+    assert pinned.calibration["task"].data == f"org/rows@{COMMIT}"
+
+
+def test_a_trained_expert_is_named_trained_wherever_it_lies(workdir):
+    store = Store(Path("results"), "own")
+    folder = store.root / "experts" / "task--12345678"
+    (folder / "model").mkdir(parents=True)
+    recipe = {"train": {"base": f"org/chat@{COMMIT}"}, "base": "5" * 64}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    made = lock._made_of(store, str((folder / "model").resolve()))
+    assert made == {"model": "org/chat", "revision": COMMIT, "sha256": "5" * 64}
+    assert lock._made_of(store, "./safety") is None and lock._made_of(store, str(workdir)) is None
+
+
 def test_a_damaged_lock(plan):
     Path("results/own").mkdir(parents=True)
     Path("results/own/family.lock.yaml").write_text("models: [")
     with pytest.raises(HarnessError, match="cannot be read"):
         lock.keep(plan())
+
+
+def test_folders_are_locked_in_one_order_and_work_of_another_process_is_not_done_again(plan, monkeypatch):
+    from harness import steps
+
+    taken = []
+    working = Folder.working
+
+    def noted(self, recipe):
+        taken.append(self.path)
+        return working(self, recipe)
+
+    monkeypatch.setattr(Folder, "working", noted)
+    monkeypatch.setattr(steps, "merge_jobs", lambda _, rows, *a, **k: [{"error": "none made"} for _ in rows])
+    one = plan()
+    rows = [row for row in one.rows if row.is_merge]
+    for given in (rows, rows[::-1]):
+        taken.clear()
+        steps.merge_rows(one, given, lambda *_: None)
+        assert len(taken) == len(rows) > 2 and taken == sorted(taken)
+    monkeypatch.setattr("harness.scores.calibration.load_rows", lambda *_: pytest.fail("computed again"))
+    group = one.scores[:1]
+    group[0].folder.path.mkdir(parents=True)
+    group[0].folder.finish({"kind": "of another process"})
+    assert steps.compute_scores(group, one, lambda *_: None) == {"kind": "of another process"}
