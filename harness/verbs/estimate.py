@@ -33,8 +33,8 @@ def print_plan(
     as_json: bool = False,
 ) -> int:
     """Print the steps and what they take; 2 when the comparison would be refused, else 0."""
-    loaded = load_family(family)
-    store = Store(results, loaded.name)
+    store = Store(results, load_family(family).name)
+    loaded = lock.pinned(load_family(family), store)
     with drafted(loaded, store, methods=methods, tasks=tasks, limit=limit) as draft:
         found = bill(draft)
         overlaps = contamination.sentences(contamination.of_plan(draft.plan, set(draft.missing)))
