@@ -151,9 +151,7 @@ def show_sweep(folder: Path, options: argparse.Namespace) -> None:
     print(f"  share of nine runs: {found['nine'].wall / (9 * found['one'].wall):.2f}", flush=True)
 
 
-def best(
-    commands: dict[str, list[str]], folder: Path, repeats: int, cold: bool = False
-) -> dict[str, Spent]:
+def best(commands: dict[str, list[str]], folder: Path, repeats: int, cold: bool = False) -> dict[str, Spent]:
     """The fastest of `repeats` rounds, in each of which every command runs once."""
     rounds = [{name: run(one, folder, cold) for name, one in commands.items()} for _ in range(repeats)]
     return {name: min(one[name] for one in rounds) for name in commands}

@@ -82,7 +82,7 @@ class Train(BaseModel):
         "bfloat16", description="Of the frozen weights and the arithmetic; the factors are float32."
     )
     gradient_checkpointing: bool = Field(
-        False, description="Compute activations twice instead of keeping them: less memory, half as long again."
+        False, description="Compute activations twice instead of keeping them: less memory, half slower."
     )
     placement: Literal["copies", "layers"] = Field(
         "copies",

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness import asked, contamination
+from harness import asked, contamination, lock
 from harness.costs import demand
 from harness.costs.bill import SLACK, Bill, Item, Room, bill
 from harness.costs.draft import Draft, drafted, find_models
