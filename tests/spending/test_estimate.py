@@ -171,7 +171,7 @@ def test_a_comparison_is_refused_before_anything_is_fetched(workdir, online, mon
     (workdir / "rows.jsonl").write_text("")
     monkeypatch.setattr(bills, "disk", lambda folder: (1, 50 * GB))
     with pytest.raises(HarnessError, match="its disk has 50.0 GB free"):
-        estimate.refuse(family, store)
+        estimate.refuse(family, store, tasks=["tiny_chain"])
     assert not any("safetensors" in line for line in online.asked)
 
 
