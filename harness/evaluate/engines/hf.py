@@ -12,7 +12,6 @@ import json
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
 
 from harness.evaluate.engines import LoadError
+from harness.evaluate.engines.loading import device_of, facts, line, read_model
 
 Emit = Callable[[list[tuple[int, Any]]], None]
 NEUTRAL = {"repetition_penalty": 1.0, "top_k": 0, "no_repeat_ngram_size": 0}
@@ -35,55 +35,22 @@ class Engine:
         self.settings = settings
         if settings["threads"]:
             torch.set_num_threads(settings["threads"])
-        device = settings["device"]
-        self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self.device = device_of(settings)
         self.lm: StreamingHFLM | None = None
 
     def load(self, checkpoint: str) -> dict[str, Any]:
         begun = time.perf_counter()
         self.lm = None  # the old model's memory is free before the new one is read
-        model = self._read(checkpoint)
+        misfit = "the weights do not belong to this config.json"
+        model = read_model(AutoModelForCausalLM, checkpoint, self.settings, misfit)
         count = sum(p.numel() for p in model.parameters())
         batch = self.settings["batch_size"] or (128 if count <= SMALL else 8)
         try:
             self.lm = StreamingHFLM(model, batch_size=batch)
         except (OSError, ValueError, KeyError) as error:
-            fact = f"its tokenizer does not load: {_line(error)}"
+            fact = f"its tokenizer does not load: {line(error)}"
             raise LoadError(fact, f"check {checkpoint}/tokenizer.json") from error
-        return {
-            "batch_size": batch,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "device": self.device,
-            "parameters": count,
-            "seconds": time.perf_counter() - begun,
-        }
-
-    def _read(self, checkpoint: str) -> Any:
-        if not (Path(checkpoint) / "config.json").is_file():
-            raise LoadError("it has no config.json", "name a folder with a model in transformers' layout")
-        try:
-            model, info = AutoModelForCausalLM.from_pretrained(
-                checkpoint, dtype=self._dtype(), output_loading_info=True
-            )
-        except Exception as error:  # safetensors, json and transformers each have their own
-            hint = "check the checkpoint's files; merge again if it was made here"
-            raise LoadError(_line(error), hint) from error
-        for kind in ("missing_keys", "mismatched_keys"):
-            if info[kind]:  # transformers would go on with random numbers in their place
-                names = ", ".join(sorted(str(key) for key in info[kind])[:3])
-                raise LoadError(
-                    f"{len(info[kind])} {kind.replace('_keys', '')} tensors ({names})",
-                    "the weights do not belong to this config.json",
-                )
-        return model.to(self.device).eval()
-
-    def _dtype(self) -> Any:
-        # On a CPU float32 is as fast as bfloat16, and its responses do not depend on the batch: of 550 greedy
-        # ones of a tiny model none changed between batches of 1, 16, 64 and 256; in bfloat16 up to 3 did.
-        wanted = self.settings["dtype"]
-        if wanted == "auto":
-            wanted = "float32" if self.device == "cpu" else "auto"
-        return wanted if wanted == "auto" else getattr(torch, wanted)
+        return facts(model, batch, self.device, time.perf_counter() - begun)
 
     def render(self, messages: list[dict], add_generation_prompt: bool) -> str:
         if self.lm.tokenizer.chat_template is None:
@@ -198,7 +165,3 @@ class StreamingHFLM(HFLM):
 
 def _identity(arguments: tuple) -> str:
     return json.dumps(arguments, sort_keys=True)
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
