@@ -218,7 +218,7 @@ def test_bin_files_are_fetched_only_where_there_is_nothing_else(monkeypatch, tmp
         return tmp_path / name
 
     monkeypatch.setattr("harness.hub.cached", lambda ref: None)
-    monkeypatch.setattr("harness.obtain.check", lambda ref: None)  # the hub says that it has them
+    monkeypatch.setattr("harness.family.obtain.check", lambda ref: None)  # the hub says that it has them
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     for name in ("old/bins", "new/safe"):
         (tmp_path / name).mkdir(parents=True)

@@ -112,7 +112,7 @@ def test_a_disk_too_small(tmp_path, monkeypatch):
     space = collections.namedtuple("space", "f_bavail f_frsize")
     monkeypatch.setattr("harness.checkpoint.write.os.statvfs", lambda path: space(10, 1024))
     with pytest.raises(
-        HarnessError, match="expert `task`: .* needs 0.0. GB and its disk has 0.00 GB free"
+        HarnessError, match="expert `task`: .* needs 18.7 MB and its disk has 0.0 MB free"
     ) as e:
         made(tmp_path)
     assert "--results DIR" in e.value.hint
