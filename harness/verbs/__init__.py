@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from harness import asked, contamination, lock, registry
+from harness import asked, contamination, registry
 from harness import tasks as tasks_of
 from harness.board import make_board
 from harness.checkpoint.devices import check_device
@@ -23,6 +23,7 @@ from harness.screen import Screen
 from harness.store import Folder, Store, reachable
 from harness.train import experts
 from harness.verbs import estimate
+from harness.verbs.locked import locked_family
 
 REPORTS = ("markdown", "csv", "terminal")
 
@@ -38,8 +39,7 @@ def compare(
     """Merge, evaluate, report; the exit code. `engine` are keywords of `harness.merge.merge`."""
     engine = {"device": "auto", **(engine or {})}
     check_device(engine["device"])
-    store = Store(results, load_family(family).name)
-    loaded = lock.pinned(load_family(family), store)
+    loaded, store = locked_family(family, results)
     wanted = {"methods": methods, "tasks": tasks, "limit": limit}
     asked.everything(loaded, methods, tasks)
     estimate.refuse(loaded, store, engine["device"], **wanted)
@@ -61,8 +61,7 @@ def evaluate(
     checkpoint: str, family: str, tasks: Sequence[str] | None, limit: int | None, results: Path
 ) -> int:
     """Evaluate one checkpoint as the family's merges are; the exit code."""
-    store = Store(results, load_family(family).name)
-    loaded = lock.pinned(load_family(family), store)
+    loaded, store = locked_family(family, results)
     path = model_path(checkpoint, Path.cwd())
     plan = checkpoint_plan(loaded, store, path, tasks=tasks, limit=limit)
     with Screen() as screen:
@@ -121,8 +120,7 @@ def merge(
     check_device(engine.get("device", "auto"))
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise HarnessError(f"{to} exists and is not empty", "choose a new folder, or remove this one")
-    store = Store(results, load_family(family).name)
-    loaded = lock.pinned(load_family(family), store)
+    loaded, store = locked_family(family, results)
     row = next((r for r in loaded.rows() if method == r.label), None)
     given = {**(row.settings if row else {}), **settings}
     only = loaded.model_copy(update={"methods": {method: {"method": row.method if row else method, **given}}})
@@ -147,8 +145,7 @@ def status(
     as_json: bool,
 ) -> None:
     """Print the state of every step: done, failed, to do, or waiting for an expert's training."""
-    store = Store(results, load_family(family).name)
-    loaded = lock.pinned(load_family(family), store)
+    loaded, store = locked_family(family, results)
     asked.everything(loaded, methods, tasks)
     made = experts.steps(loaded, store)
     waits = {step.role for step in made if not step.ready}

@@ -12,14 +12,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness import asked, contamination, lock
+from harness import asked, contamination
 from harness.costs import demand
 from harness.costs.bill import SLACK, Bill, Item, Room, bill
 from harness.costs.draft import Draft, drafted, find_models
 from harness.errors import HarnessError
-from harness.family import Family, load_family
+from harness.family import Family
 from harness.plan import Plan
 from harness.store import Store
+from harness.verbs.locked import locked_family
 
 WIDTH = 110
 
@@ -33,8 +34,7 @@ def print_plan(
     as_json: bool = False,
 ) -> int:
     """Print the steps and what they take; 2 when the comparison would be refused, else 0."""
-    store = Store(results, load_family(family).name)
-    loaded = lock.pinned(load_family(family), store)
+    loaded, store = locked_family(family, results)
     with drafted(loaded, store, methods=methods, tasks=tasks, limit=limit) as draft:
         found = bill(draft)
         overlaps = contamination.sentences(contamination.of_plan(draft.plan, set(draft.missing)))
