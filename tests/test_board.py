@@ -5,9 +5,8 @@ import io
 
 import pytest
 
-from harness import board as boards
 from harness import registry
-from harness.board import Board, BoardRow, Cell, Heading
+from harness.board import Board, BoardRow, Cell, Heading, make
 
 CHAIN = Heading("chain", "exact", "Chains", "Reasoning", True, "accuracy")
 REFUSAL = Heading("refusal", "refused", "Refused", "Safety", True, "accuracy")
@@ -24,7 +23,7 @@ def row(label, chain=None, refusal=None, ppl=None, role="merge", collapsed=()):
 
 def table(*rows):
     headings = [CHAIN, REFUSAL, PPL]
-    boards._mark_best(headings, list(rows))
+    make._mark_best(headings, list(rows))
     return Board("fam", "a | family", headings, list(rows), ["a note with * and |"])
 
 

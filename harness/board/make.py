@@ -1,118 +1,17 @@
-"""The table model: values, marks and footnotes, computed once and rendered many times."""
+"""A board from a plan: values, marks and footnotes, computed once and rendered many times."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 from harness import contamination, inputs, lock
+from harness.board.model import NOT_RUN, Board, BoardRow, Cell, Heading
 from harness.collapse import collapse_of, spelled
 from harness.evaluate.task_file import Column, TaskFile
 from harness.plan import Plan, RowStep
 from harness.recipe import code_hash, file_of
 from harness.store import Folder
-
-NOT_RUN = "–"
-SAFETY = "Safety"
-
-
-@dataclass(frozen=True)
-class Heading:
-    """A column: one metric of one task."""
-
-    task: str
-    metric: str
-    title: str
-    group: str
-    higher_is_better: bool
-    kind: str
-
-    @property
-    def arrow(self) -> str:
-        return "↑" if self.higher_is_better else "↓"
-
-    def scaled(self, value: float) -> float:
-        """Shares are shown in percent."""
-        return value * 100 if self.kind == "accuracy" else value
-
-    @property
-    def digits(self) -> int:
-        return 1 if self.kind == "accuracy" else 2
-
-    def rounded(self, value: float) -> float:
-        return round(self.scaled(value), self.digits)
-
-
-@dataclass
-class Cell:
-    """One value with its standard error and n; `rates` are shares of responses (unparsed and so on);
-    `interval` is a bootstrap's 95 %, where the value is no mean; `tokens` is a response's mean length."""
-
-    value: float
-    stderr: float | None
-    n: int
-    rates: dict[str, float] = field(default_factory=dict)
-    folder: str = ""
-    best: bool = False
-    interval: list[float] | None = None
-    tokens: float | None = None
-
-
-@dataclass
-class BoardRow:
-    """One row. `collapsed` holds the reasons, and is empty for a row that works."""
-
-    label: str
-    role: str
-    method: str | None
-    parameters: dict[str, Any]
-    folder: str
-    cells: dict[tuple[str, str], Cell]
-    collapsed: list[str] = field(default_factory=list)
-    stale: bool = False
-    notes: tuple[str, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def is_merge(self) -> bool:
-        return self.role == "merge"
-
-
-@dataclass
-class Board:
-    """The table of one family."""
-
-    family: str
-    title: str
-    headings: list[Heading]
-    rows: list[BoardRow]
-    footnotes: list[str]
-    limit: int | None = None
-    split: str = "test"
-
-    def text(self, row: BoardRow, heading: Heading, *, error: bool = True) -> str:
-        """The cell as text: value ± standard error, `*` for a collapsed row, – when not run."""
-        cell = row.cells.get((heading.task, heading.metric))
-        if cell is None:
-            return NOT_RUN
-        text = number(heading.scaled(cell.value), heading.digits)
-        if error and cell.stderr is not None and math.isfinite(cell.stderr):
-            text += f" ±{number(heading.scaled(cell.stderr), heading.digits)}"
-        return text + ("*" if row.collapsed else "")
-
-    def label(self, row: BoardRow) -> str:
-        return row.label + (" †" if row.stale else "")
-
-    def n(self, heading: Heading) -> str:
-        """Items behind a column; a range when rows differ."""
-        counts = {c.n for r in self.rows if (c := r.cells.get((heading.task, heading.metric)))}
-        return NOT_RUN if not counts else "–".join(str(n) for n in sorted({min(counts), max(counts)}))
-
-
-def number(value: float, digits: int) -> str:
-    """Fixed digits; very large values (a broken model's perplexity) in scientific form."""
-    return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.2e}"
 
 
 def make_board(plan: Plan) -> Board:
