@@ -20,12 +20,10 @@ from harness.family import Family, load_family, model_path
 from harness.plan import Plan, RowStep, ScoreStep
 from harness.planner import checkpoint_plan, make_plan
 from harness.screen import Screen
-from harness.store import Folder, Store, reachable
+from harness.store import Folder, Store
 from harness.train import experts
-from harness.verbs import estimate
+from harness.verbs import estimate, reporting
 from harness.verbs.locked import locked_family
-
-REPORTS = ("markdown", "csv", "terminal")
 
 
 def compare(
@@ -99,15 +97,10 @@ def _run_and_report(plan: Plan, screen: Screen, folder: Path, **engine: Any) -> 
     if outcome.stored:
         screen.done("store", f"{outcome.stored} steps", "from store")
     board = make_board(plan)
-    with reachable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        screen.close()
-        for name in REPORTS:
-            registry.report(name)(board, folder)
+    code = reporting.write_reports(board, folder, screen, reporting.reports())
     if outcome.failed:
         screen.note(f"{len(outcome.failed)} steps failed; the same command tries them again, and only them")
-    screen.info(f"report: {folder}/table.md, table.csv")
-    return outcome.exit_code
+    return outcome.exit_code or code
 
 
 def merge(
