@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, nearest
+from harness.evaluate.choice import EngineSettings, numerics
 from harness.evaluate.engine import ENGINES, Engine, EvaluationError
 from harness.evaluate.task_file import Column, TaskFile, load_task
 
-__all__ = ["Column", "EvalRequest", "EvaluationError", "Evaluator", "TaskFile", "load_task"]
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+__all__ = ["Column", "EngineSettings", "EvalRequest", "EvaluationError", "Evaluator", "TaskFile", "load_task"]
 
 
 @dataclass(frozen=True)
@@ -46,28 +45,29 @@ class EvalRequest:
 class Evaluator:
     """A context manager around one engine process; several may live in one process, one per thread.
 
-    `dtype="auto"`: float32 on a CPU (the weights are widened exactly, and no response depends on the batch it
-    came in), the checkpoint's own on a GPU. `batch_size` None: 128 up to 0.1 B parameters, else 8. `threads`
-    None: torch's choice. What the engine prints goes to `log`.
+    `settings.dtype` `auto`: float32 on a CPU (the weights are widened exactly, and no answer of `hf` depends
+    on its batch), the checkpoint's own on a GPU. `settings.batch_size` None: `hf` takes 128 up to 0.1 B
+    parameters, else 8; `vllm` 256. `threads` None: torch's choice. `gpus` are all that the engine sees, as
+    `CUDA_VISIBLE_DEVICES` names them; () for what is there. What the engine prints goes to `log`.
     """
 
     def __init__(
         self,
         engine: str = "hf",
         *,
-        device: str = "auto",
-        dtype: str = "auto",
+        settings: EngineSettings | None = None,
         batch_size: int | None = None,
+        device: str = "auto",
         threads: int | None = None,
+        gpus: tuple[str, ...] = (),
         log: Path | None = None,
     ) -> None:
         if engine not in ENGINES:
             raise HarnessError(f"no engine is called `{engine}`", nearest(engine, ENGINES))
-        if dtype not in DTYPES:
-            raise HarnessError(f"`dtype` is {dtype!r}", nearest(dtype, DTYPES))
-        settings = {"device": device, "dtype": dtype, "batch_size": batch_size, "threads": threads}
-        self.engine = Engine(engine, settings, log)
-        self._numerics = {"engine": engine, "dtype": dtype}
+        settings = settings or EngineSettings(batch_size=batch_size)
+        given = {**settings.model_dump(), "device": device, "threads": threads, "gpus": ",".join(gpus)}
+        self.engine = Engine(engine, given, log)
+        self._numerics = numerics(engine, settings)
         self._tasks: dict[Any, Any] = {}
         self._prompts: dict[str, str] = {}
 

@@ -19,7 +19,7 @@ from harness.evaluate import wire
 from harness.measure import peak_mib
 
 STRIKES = 3
-ENGINES = ("hf",)
+ENGINES = ("hf", "vllm")
 
 
 class EvaluationError(HarnessError):
@@ -80,8 +80,9 @@ class Engine:
         quiet = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "warning"}
         # Idle OpenMP threads spin by default: on two busy cores 64 chains took 6.5 s, and 0.7 s with these.
         calm = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
-        threads = self.settings.get("threads")
-        return {**quiet, **calm, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
+        threads, gpus = self.settings.get("threads"), self.settings.get("gpus")
+        chosen = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        return {**quiet, **calm, **chosen, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})}
 
     def run(self, checkpoint: Path, kind: str, requests: Sequence[dict]) -> Iterator[list[tuple[int, Any]]]:
         """Answers to `requests` by the model at `checkpoint`, as (index, answer) lists in the order in which

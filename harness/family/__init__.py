@@ -10,7 +10,16 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from harness import registry
 from harness.errors import HarnessError, nearest
 from harness.family import files as family_files
-from harness.family.members import Calibration, Collapse, Expert, Generation, Official, Row, Strict
+from harness.family.members import (
+    Calibration,
+    Collapse,
+    EngineSettings,
+    Expert,
+    Generation,
+    Official,
+    Row,
+    Strict,
+)
 from harness.family.obtain import model_path
 from harness.paper import FAMILIES as IN_PAPER
 from harness.train.recipe import Train
@@ -23,6 +32,7 @@ PARTS = {
     "train": Train,
     "generation": Generation,
     "collapse": Collapse,
+    "engine": EngineSettings,
 }
 
 
@@ -52,6 +62,7 @@ class Family(Strict):
     generation: dict[Literal["base", "task", "reasoning", "merge"], Generation] = {}
     methods: dict[str, dict[str, Any] | Literal[False] | None] = {}
     collapse: Collapse = Collapse()
+    engine: EngineSettings = EngineSettings()
     seed: int = 0
 
     @field_validator("experts", mode="before")
