@@ -103,9 +103,9 @@ class Collapse(Strict):
 
 class EngineSettings(Strict):
     """How models are run. `dtype` `auto` is float32 on a CPU, else the checkpoint's own; `batch_size` is how
-    many sequences run at once. Of vLLM alone: GPUs per model, the share of their memory that it takes, tokens of
-    prompt and response together (default: by the model's config), GiB of key-value cache on a CPU, and whether
-    compiling is left out (`eager`)."""
+    many sequences run at once. Of vLLM alone: GPUs per model, the share of their memory that it takes, tokens
+    of prompt and response together (default: by the model's config), GiB of key-value cache on a CPU, and
+    whether compiling is left out (`eager`)."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_size: int | None = Field(None, ge=1)
