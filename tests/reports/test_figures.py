@@ -1,4 +1,4 @@
-"""Figures: the rows behind them against an oracle, files that repeat to the byte, colours that can be told apart."""
+"""Figures: their rows against an oracle, files that repeat to the byte, colours told apart."""
 
 import csv
 import itertools
