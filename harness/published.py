@@ -49,3 +49,58 @@ def report(
             **board,
         )
     )
+
+
+@click.command(cls=Command)
+@options("results", "json")
+@click.option("--families", metavar="A,B", help="Only these families (default: every one with a report).")
+@click.option("--methods", "-m", metavar="A,B", help="Only rows of these methods, or with these labels.")
+def leaderboard(results: Path, families: str | None, methods: str | None, as_json: bool) -> None:
+    """Ranks, with their uncertainty, of all rows of all families in a results folder."""
+    from harness.verbs import leaderboard as body
+
+    sys.exit(body.leaderboard(results, split(methods), split(families), as_json))
+
+
+@click.command(cls=Command)
+@click.argument("cell", required=False, metavar="[ROW/TASK[/METRIC]]")
+@options("family", "results", "json")
+@click.option("--item", type=int, metavar="N", help="Show what was asked and answered in this item (doc_id).")
+@click.option("--all", "everything", is_flag=True, help="Recompute every cell and compare with the table.")
+@click.option(
+    "--board", type=click.Path(path_type=Path), metavar="FILE", help="A board.json, for example of an export."
+)
+def explain(
+    cell: str | None,
+    family: str,
+    results: Path,
+    item: int | None,
+    everything: bool,
+    board: Path | None,
+    as_json: bool,
+) -> None:
+    """Where a number of the table comes from, down to the sample; recomputed from what was answered."""
+    from harness.verbs import explain as body
+
+    sys.exit(body.explain(cell, family, results, board, item=item, everything=everything, as_json=as_json))
+
+
+@click.command(cls=Command)
+@options("family", "results")
+@click.option("--to", type=click.Path(path_type=Path), metavar="FILE", help="Default: ./FAMILY.zip.")
+def export(family: str, results: Path, to: Path | None) -> None:
+    """Pack reports, recipes, locks, samples and commands: what a reviewer needs to check every number."""
+    from harness.verbs import export as body
+
+    sys.exit(body.export(family, results, to))
+
+
+@click.command(name="import", cls=Command)
+@click.argument("file", type=click.Path(path_type=Path))
+@options("family", "results")
+@click.option("--as", "label", metavar="LABEL", help="What the row is called (default: from the file).")
+def import_(file: Path, family: str, results: Path, label: str | None) -> None:
+    """Take an lm-eval result FILE as a row of a family's table, marked as imported."""
+    from harness.verbs import importing
+
+    sys.exit(importing.import_file(file, family, results, label))
