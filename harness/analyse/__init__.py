@@ -1,0 +1,1 @@
+"""Masks, gradients and task vectors under the microscope (`harness analyse`)."""
