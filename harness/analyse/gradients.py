@@ -1,4 +1,4 @@
-"""Gradient spectra of a family's models on its calibration data, and what they say of the low-gradient claim."""
+"""Spectra of the gradients of a family's models, and what they say of the paper's claim."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class Finding:
         verdict = "supported here" if self.supported else "not supported here"
         if self.interval[0] > 1.0:
             verdict += ": the opposite is"
-        return f"{self.sentence}: {verdict} ({self.compared} ×{self.effect:.3g} [{low:.3g}, {high:.3g}], n = {self.n})"
+        evidence = f"{self.compared} ×{self.effect:.3g} [{low:.3g}, {high:.3g}], n = {self.n}"
+        return f"{self.sentence}: {verdict} ({evidence})"
 
 
 def by_layer(norms: Sequence[Norm], key: str = "nuclear") -> dict[str, list[float]]:

@@ -38,20 +38,26 @@ def test_the_table_has_mean_and_mean_absolute_difference():
     assert (q["nuclear"], q["nuclear_mad"], q["layers"], q["samples"]) == (2.5, 1.0, 4, 30)
 
 
+REASONING = {"selected": 8, "selected_share": 0.08, "removed": 2, "removed_share": 0.2, "energy": 0.5,
+             "embeddings_share": 0.25}  # fmt: skip
+TASK = {"selected": 4, "selected_share": 0.04, "removed": 2, "removed_share": 1 / 3, "energy": 0.1,
+        "embeddings_share": 0.0}  # fmt: skip
+
+
+def part(elements, **selected):
+    return {"elements": elements, "roles": {role: {"selected": n} for role, n in selected.items()}}
+
+
 TOLD = {
     "masks": True,
-    "total": {"elements": 100, "roles": {
-        "reasoning": {"selected": 8, "selected_share": 0.08, "removed": 2, "removed_share": 0.2, "energy": 0.5,
-                      "embeddings_share": 0.25},
-        "task": {"selected": 4, "selected_share": 0.04, "removed": 2, "removed_share": 1 / 3, "energy": 0.1,
-                 "embeddings_share": 0.0}}},
-    "modules": {"embed_tokens": {"elements": 40, "roles": {"reasoning": {"selected": 2}, "task": {"selected": 0}}},
-                "q_proj": {"elements": 60, "roles": {"reasoning": {"selected": 6}, "task": {"selected": 4}}}},
+    "total": {"elements": 100, "roles": {"reasoning": REASONING, "task": TASK}},
+    "modules": {"embed_tokens": part(40, reasoning=2, task=0), "q_proj": part(60, reasoning=6, task=4)},
     "tensors": {
-        "model.embed_tokens.weight": {"elements": 40, "roles": {"reasoning": {"selected": 2}}},
-        "model.layers.1.self_attn.q_proj.weight": {"elements": 30, "roles": {"reasoning": {"selected": 5}}},
-        "model.layers.1.self_attn.q_proj.bias": {"elements": 30, "roles": {"reasoning": {"selected": 1}}}},
-}  # fmt: skip
+        "model.embed_tokens.weight": part(40, reasoning=2),
+        "model.layers.1.self_attn.q_proj.weight": part(30, reasoning=5),
+        "model.layers.1.self_attn.q_proj.bias": part(30, reasoning=1),
+    },
+}
 
 
 def test_overlap_is_a_jaccard_index_where_it_is_known():
