@@ -18,8 +18,8 @@ CHOICES = ("auto", "hf", "vllm")
 DEVICES = Path("/dev")
 # What vLLM's sampler understands of lm-eval's generation settings.
 SAMPLER = {
-    "until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k", "min_p",
-    "repetition_penalty", "presence_penalty", "frequency_penalty",
+    "until", "max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "do_sample",
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
 }  # fmt: skip
 # Settings of transformers' generation that vLLM lacks, with the value at which they do nothing.
 IDLE = {"num_beams": 1, "num_beam_groups": 1, "no_repeat_ngram_size": 0, "length_penalty": 1.0,

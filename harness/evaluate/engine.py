@@ -6,9 +6,11 @@ Light: imports neither torch nor lm-eval; the child does.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,8 @@ class Engine:
         self.name, self.settings = name, settings
         self.asked = 0  # requests handed to a child, repeats after a death included
         self.loaded: dict[str, Any] = {}
-        self._checkpoint: str | None = None
+        self.warnings: list[str] = []  # why a child was replaced that should have been able to go on
+        self._checkpoint: tuple | None = None
         self._child: subprocess.Popen | None = None
         self.exit_code: int | None = None  # of the last child that ended
         self._ready = self._gone = False
@@ -131,15 +134,34 @@ class Engine:
                 self.kill()
 
     def _load(self, checkpoint: Path) -> None:
+        self._begin(checkpoint)
+        state = _state(checkpoint)
+        if self._checkpoint == state:
+            return
+        answer = self._loaded_by_child(checkpoint)
+        if "restart" in answer:  # that process cannot have this checkpoint; a new one can
+            if answer.get("warning"):
+                self.warnings.append(answer["restart"])
+            self.kill()
+            self._begin(checkpoint)
+            answer = self._loaded_by_child(checkpoint)
+        if "restart" in answer:
+            raise EvaluationError(
+                f"engine `{self.name}` does not take {checkpoint}: {answer['restart']}",
+                f"the engine's log: {self.log}",
+            )
+        self.loaded, self._checkpoint = answer, state
+
+    def _begin(self, checkpoint: Path) -> None:
         self.start()
         if not self._ready:
             self._receive(checkpoint)
             self._ready = True
-        if self._checkpoint != str(checkpoint):
-            self._checkpoint = None
-            self._send({"do": "load", "checkpoint": str(checkpoint)})
-            self.loaded = self._receive(checkpoint)["loaded"]
-            self._checkpoint = str(checkpoint)
+
+    def _loaded_by_child(self, checkpoint: Path) -> dict[str, Any]:
+        self._checkpoint = None
+        self._send({"do": "load", "checkpoint": str(checkpoint)})
+        return self._receive(checkpoint)["loaded"]
 
     def _send(self, message: Any) -> None:
         try:
@@ -197,11 +219,7 @@ class Engine:
         child, self._child = self._child, None
         if child is None:
             return
-        try:
-            self.exit_code = child.wait(timeout=0.5 if self._gone else 0)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            self.exit_code = child.wait()
+        self.exit_code = _end(child, 0.5 if self._gone else 0)
         for pipe in (self._to, self._from):
             try:
                 pipe.close()
@@ -209,3 +227,22 @@ class Engine:
                 pass
 
     close = kill
+
+
+def _end(child: subprocess.Popen, patience: float) -> int:
+    """The exit code of a child that is given some seconds to end by itself. What it started ends with it."""
+    deadline = time.monotonic() + patience
+    look = (
+        os.WEXITED | os.WNOHANG | os.WNOWAIT
+    )  # not taken yet: its id, and that of its session, stay its own
+    while os.waitid(os.P_PID, child.pid, look) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(child.pid, signal.SIGKILL)
+    return child.wait()
+
+
+def _state(checkpoint: Path) -> tuple:
+    """A folder and what is in it now: the same place may hold another model later."""
+    files = sorted(checkpoint.iterdir()) if checkpoint.is_dir() else []
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    return (str(checkpoint), *((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import queue
+import signal
 import sys
 import threading
 import traceback
@@ -43,6 +44,8 @@ def _listen(pipe: BinaryIO, inbox: queue.Queue) -> None:
         try:
             inbox.put(wire.receive(pipe))
         except EOFError:
+            if os.getpgrp() == os.getpid():  # with the processes that the engine started
+                os.killpg(0, signal.SIGKILL)
             os._exit(0)
 
 

@@ -105,7 +105,7 @@ class EngineSettings(Strict):
     """How models are run. `dtype` `auto` is float32 on a CPU, else the checkpoint's own; `batch_size` is how
     many sequences run at once. Of vLLM alone: GPUs per model, the share of their memory that it takes, tokens
     of prompt and response together (default: by the model's config), GiB of key-value cache on a CPU, and
-    whether compiling is left out (`eager`)."""
+    whether compiling is left out (`eager`; default: on a CPU)."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_size: int | None = Field(None, ge=1)
@@ -113,7 +113,7 @@ class EngineSettings(Strict):
     memory_fraction: float = Field(0.9, gt=0, le=1)
     max_model_len: int | None = Field(None, ge=8)
     kv_cache_gib: int = Field(1, ge=1)
-    eager: bool = False
+    eager: bool | None = None
 
 
 class Row(Strict):

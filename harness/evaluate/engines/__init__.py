@@ -2,7 +2,9 @@
 
 An engine is a file here (or, with a dot in its name, any module) with a class `Engine(settings)` that has
 
-    load(checkpoint) -> facts                        raises LoadError for a checkpoint that cannot be used
+    load(checkpoint) -> facts                        raises LoadError for a checkpoint that cannot be used;
+                                                     {"restart": why} asks for a new process, and with
+                                                     "warning": True the user is told
     render(messages, add_generation_prompt) -> text
     generate(requests, emit)                         (index, {"context", "kwargs", "seed"}) pairs
     loglikelihood(requests, emit)                    (index, {"context", "continuation", "seed"}) pairs
