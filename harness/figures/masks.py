@@ -27,7 +27,7 @@ def rows(board: Board) -> list[Row]:
         path = Path(row.folder) / "masks.json"
         if row.is_merge and path.is_file():
             told = json.loads(path.read_text(encoding="utf-8"))
-            found += _shares(row.label, row.method, told) if told.get("masks") else []
+            found += shares(row.label, row.method, told) if told.get("masks") else []
     return found
 
 
@@ -36,7 +36,8 @@ def kind_of(module: str) -> str:
     return next((kind for kind, names in KINDS.items() if module in names), OTHER)
 
 
-def _shares(label: str, method: str | None, told: dict[str, Any]) -> list[Row]:
+def shares(label: str, method: str | None, told: dict[str, Any]) -> list[Row]:
+    """The rows of one merge, from its `masks.json`."""
     found = []
     for role in told["total"]["roles"]:
         selected: dict[str, int] = dict.fromkeys((*KINDS, OTHER), 0)
