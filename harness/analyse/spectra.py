@@ -2,8 +2,8 @@
 
 s_X(x; l) = sum of the singular values of the gradient of the loss on sample x with respect to projection X
 of layer l (arXiv:2601.05560, equation 3, after Li et al. 2025). The weight gradient of a linear layer is
-G = D^T X, with X the layer's inputs [tokens, in] and D the loss's gradient at its outputs [tokens, out]. It is
-never formed where there are fewer tokens than rows and columns: with D^T = Q R and X^T = P S the singular
+G = D^T X, with X the layer's inputs [tokens, in] and D the loss's gradient at its outputs [tokens, out]. It
+is never formed where there are fewer tokens than rows and columns: with D^T = Q R and X^T = P S the singular
 values of G are those of R S^T [tokens, tokens]. No weight needs a gradient: memory = weights + activations.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +103,9 @@ def vectors(family: str, results: Path, as_json: bool) -> int:
         for name, groups in parts.items()
     }
     folder = _folder(plan.store, "vectors")
-    names = [f"{what}:{role}" for what in ("relative",) for role in roles]
-    names += [
-        f"{what}:{a},{b}" for what in ("cosine", "conflicts") for a, b in itertools.combinations(roles, 2)
-    ]
+    pairs = [f"{a},{b}" for a, b in itertools.combinations(roles, 2)]
+    names = [f"relative:{role}" for role in roles]
+    names += [f"{what}:{pair}" for what in ("cosine", "conflicts") for pair in pairs]
     drawn = [
         {"module": name.partition(":")[0], "series": name.partition(":")[2], "layer": row["layer"],
          "value": row[name], "name": "value"}
@@ -170,10 +169,8 @@ def _spectrum(plan: Plan, series: Any, samples: int | None, device: str, screen:
         "model": plan.prints[series.model], "rows": digest(rows), "loss_on": spec.loss_on,
         "max_tokens": spec.max_tokens, "dtype": "float32",
     }  # fmt: skip
-    name = slug(
-        f"{series.model}--{series.data}" + (f"-{series.set}" if series.set else ""), {}, digest(recipe)
-    )
-    folder = Folder(plan.store.root / "spectra" / name)
+    name = f"{series.model}--{series.data}" + (f"-{series.set}" if series.set else "")
+    folder = Folder(plan.store.root / "spectra" / slug(name, {}, digest(recipe)))
     path = folder.path / "norms.parquet"
     if not folder.complete:
         with folder.working(recipe):
@@ -231,11 +228,14 @@ def _tell(folder: Path, tables: dict[str, Rows], sentences: Sequence[str], as_js
 
 def _table(title: str, rows: Rows) -> Table:
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    shown: Callable[[Any], str] = lambda v: (
-        "–" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v)
-    )  # noqa: E731
     for name, first in rows[0].items():
         table.add_column(name, justify="left" if isinstance(first, str) else "right")
     for row in rows:
-        table.add_row(*(shown(value) for value in row.values()))
+        table.add_row(*(_shown(value) for value in row.values()))
     return table
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
