@@ -19,13 +19,23 @@ def analyse() -> None:
 @options("family", "results", "device", "json")
 @click.option("--sets", metavar="ROLE=SET,…", help="Also these `calibration_sets` of the family.")
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Rows (default: calibration's `n`).")
+@click.option(
+    "--loss-on", type=click.Choice(["all", "completion"]), default="all", show_default=True,
+    help="Tokens that carry the loss.",
+)  # fmt: skip
 def gradients(
-    family: str, results: Path, device: str, as_json: bool, sets: str | None, samples: int | None
+    family: str,
+    results: Path,
+    device: str,
+    as_json: bool,
+    sets: str | None,
+    samples: int | None,
+    loss_on: str,
 ) -> None:
     """Nuclear and Frobenius norms of the gradients of q, k, v, o by layer (the paper's Figures 2 and 5)."""
     from harness.verbs import analyse as body
 
-    sys.exit(body.gradients(family, results, split(sets), samples, device, as_json))
+    sys.exit(body.gradients(family, results, split(sets), samples, loss_on, device, as_json))
 
 
 @analyse.command()

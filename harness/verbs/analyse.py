@@ -25,11 +25,18 @@ from harness.train import experts
 from harness.verbs.locked import locked_family
 
 Rows = list[dict[str, Any]]
-WIDEST = 24  # rows of a table that are printed; the CSV has all
+NARROWEST = 120  # columns of text
+LONGEST = 24  # rows of a table that are printed; the CSV has all
 
 
 def gradients(
-    family: str, results: Path, sets: Sequence[str] | None, samples: int | None, device: str, as_json: bool
+    family: str,
+    results: Path,
+    sets: Sequence[str] | None,
+    samples: int | None,
+    loss_on: str,
+    device: str,
+    as_json: bool,
 ) -> int:
     """Spectra of gradients of the experts and the base on the family's calibration data; the exit code."""
     from harness.analyse import gradients as body
@@ -41,7 +48,7 @@ def gradients(
     found: dict[Any, list] = {}
     with Screen() as screen:
         for series in wanted:
-            found[series] = _spectrum(plan, series, samples, device, screen)
+            found[series] = _spectrum(plan, series, samples, loss_on, device, screen)
     by_label = {series.label: norms for series, norms in found.items()}
     drawn = [
         {"module": module, "series": label, "layer": layer, "value": value, "name": "nuclear norm"}
@@ -97,7 +104,7 @@ def vectors(family: str, results: Path, as_json: bool) -> int:
             opened.base, opened.experts, lambda i, n: screen.now("vectors", "the models", i, n)
         )
     roles = list(opened.experts)
-    parts = {"all": {"": rows}, "module": _by(rows, "module"), "layer": _by(rows, "layer")}
+    parts = {"all": {"whole model": rows}, "module": _by(rows, "module"), "layer": _by(rows, "layer")}
     tables = {
         name: [{name: part, **body.summed(own, roles)} for part, own in groups.items()]
         for name, groups in parts.items()
@@ -154,7 +161,9 @@ def _series(plan: Plan, sets: Sequence[str] | None) -> list[Any]:
     return [Series(model, role, name) for role, name in wanted for model in (role, "base")]
 
 
-def _spectrum(plan: Plan, series: Any, samples: int | None, device: str, screen: Screen) -> list:
+def _spectrum(
+    plan: Plan, series: Any, samples: int | None, loss_on: str, device: str, screen: Screen
+) -> list:
     """From the store, or computed into it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -166,7 +175,7 @@ def _spectrum(plan: Plan, series: Any, samples: int | None, device: str, screen:
     spec = family.calibration[series.data]
     rows = load_rows(spec.model_copy(update={"n": samples}) if samples else spec, family.folder)
     recipe = {
-        "model": plan.prints[series.model], "rows": digest(rows), "loss_on": spec.loss_on,
+        "model": plan.prints[series.model], "rows": digest(rows), "loss_on": loss_on,
         "max_tokens": spec.max_tokens, "dtype": "float32",
     }  # fmt: skip
     name = f"{series.model}--{series.data}" + (f"-{series.set}" if series.set else "")
@@ -175,7 +184,7 @@ def _spectrum(plan: Plan, series: Any, samples: int | None, device: str, screen:
     if not folder.complete:
         with folder.working(recipe):
             norms = spectra(
-                plan.inputs[series.model], rows, loss_on=spec.loss_on, max_tokens=spec.max_tokens,
+                plan.inputs[series.model], rows, loss_on=loss_on, max_tokens=spec.max_tokens,
                 device=(devices_of(device) or _fastest())[0],
                 progress=lambda i, n: screen.now("spectra", series.label, i, n),
             )  # fmt: skip
@@ -217,8 +226,9 @@ def _tell(folder: Path, tables: dict[str, Rows], sentences: Sequence[str], as_js
         click.echo(json.dumps({**tables, "findings": list(sentences)}, indent=1, ensure_ascii=False))
         return 0
     console = Console(highlight=False)
+    console = Console(highlight=False, width=max(console.width, NARROWEST))  # a cut number is no number
     for name, rows in tables.items():
-        if len(rows) <= WIDEST:
+        if len(rows) <= LONGEST:
             console.print(_table(name, rows))
     for line in sentences:
         console.print(Text(line))
@@ -229,7 +239,8 @@ def _tell(folder: Path, tables: dict[str, Rows], sentences: Sequence[str], as_js
 def _table(title: str, rows: Rows) -> Table:
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     for name, first in rows[0].items():
-        table.add_column(name, justify="left" if isinstance(first, str) else "right")
+        left, shown = isinstance(first, str), name.replace(":", "\n").replace("_", "\n")
+        table.add_column(shown, justify="left" if left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(_shown(value) for value in row.values()))
     return table
@@ -238,4 +249,4 @@ def _table(title: str, rows: Rows) -> Table:
 def _shown(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
