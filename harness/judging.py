@@ -52,24 +52,31 @@ def decisive(parameters: dict[str, Any]) -> dict[str, Any]:
 def judge_all(plan: Plan, screen: Screen, fail: Callable[..., None]) -> int:
     """Judge what was answered, one judge after the other; how many steps were done. `fail(folder, kind, what,
     error)` is told of those that could not be."""
+    return sum(judge(group, plan, screen, fail) for group in judge_groups(plan))
+
+
+def judge_groups(plan: Plan) -> list[list[JudgeStep]]:
+    """The judgements that the store lacks of what it has, by the judge that answers them."""
     groups: dict[str, list[JudgeStep]] = {}
     for step in plan.judges_to_make():
         groups.setdefault(together(step), []).append(step)
-    made = 0
-    for group in groups.values():
-        what = f"{len(group)} evaluations by {group[0].judge.model}"
-        screen.now("judge", what)
-        try:
-            record = judge_group(group, plan, lambda i, n, w=what: screen.now("judge", w, i, n))
-        except Exception as error:
-            for step in group:
-                if not step.folder.complete:
-                    fail(step.folder, "judge", step.label, error)
-            continue
-        made += len(group)
-        cost = f" · {record['cost']:.2f} USD" if record.get("cost") else ""
-        screen.done("judge", what, f"{record['seconds']:.1f} s{cost}")
-    return made
+    return list(groups.values())
+
+
+def judge(group: Sequence[JudgeStep], plan: Plan, screen: Screen, fail: Callable[..., None]) -> int:
+    """Judge one group; how many steps were done."""
+    what = f"{len(group)} evaluations by {group[0].judge.model}"
+    screen.now("judge", what)
+    try:
+        record = judge_group(group, plan, lambda i, n: screen.now("judge", what, i, n))
+    except Exception as error:
+        for step in group:
+            if not step.folder.complete:
+                fail(step.folder, "judge", step.label, error)
+        return 0
+    cost = f" · {record['cost']:.2f} USD" if record.get("cost") else ""
+    screen.done("judge", what, f"{record['seconds']:.1f} s{cost}")
+    return len(group)
 
 
 def judge_group(group: Sequence[JudgeStep], plan: Plan, progress: Progress) -> dict[str, Any]:

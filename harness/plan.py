@@ -107,6 +107,12 @@ class Plan:
     judges: tuple[JudgeStep, ...] = ()
     hashed: bool = True  # False: `prints` are of the files' size and time, and nothing is stored under them
 
+    def named(self) -> dict[str, ScoreStep | RowStep | EvalStep | JudgeStep]:
+        """Every step by the name of its folder in the store (`models/ties--52873946/evals/gsm8k--2b77d0aa`):
+        another process that made the same plan finds it by that."""
+        steps = (*self.scores, *self.rows, *self.probes, *self.evals, *self.judges)
+        return {step.folder.path.relative_to(self.store.root).as_posix(): step for step in steps}
+
     def probes_of(self, row: RowStep) -> list[EvalStep]:
         return [step for step in self.probes if step.row is row]
 

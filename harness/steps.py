@@ -1,6 +1,6 @@
 """How each kind of step is done: read what is left of it in the store, write its own folder.
 
-An executor (`run.py` here, Ray elsewhere) decides when and where; these functions do the work.
+An executor (`run/local.py` here, Ray elsewhere) decides when and where; these functions do the work.
 """
 
 from __future__ import annotations
@@ -147,17 +147,37 @@ def _card(plan: Plan, row: RowStep) -> dict[str, Any]:
     }
 
 
-def evaluate(plan: Plan, step: EvalStep, evaluator: Any, progress: Progress) -> dict[str, Any]:
-    """One row on one task into its folder; the record written to `done.json`."""
+def evaluate(
+    plan: Plan,
+    wanted: Sequence[EvalStep],
+    evaluator: Any,
+    checkpoint: Path,
+    progress: Callable[[EvalStep, int, int], None],
+    finished: Callable[[EvalStep, dict[str, Any] | Exception], None],
+) -> None:
+    """Evaluations of one row, whose weights are in `checkpoint`, each into its folder. `finished` is told of
+    each once: the record, as in `done.json`, or why it failed."""
+    for step in wanted:
+        try:
+            finished(
+                step, _evaluate(plan, step, evaluator, checkpoint, lambda i, n, s=step: progress(s, i, n))
+            )
+        except Exception as error:
+            finished(step, error)
+
+
+def _evaluate(
+    plan: Plan, step: EvalStep, evaluator: Any, checkpoint: Path, progress: Progress
+) -> dict[str, Any]:
     from harness.evaluate import EvalRequest
 
-    recipe, row = step.recipe, step.row
-    mark = row.folder.done()["fingerprint"]
+    recipe = step.recipe
+    mark = step.row.folder.done()["fingerprint"]
     responses = plan.store.responses(mark, step.task.name)
     with step.folder.working(recipes.written(recipe)):
         responses.parent.mkdir(parents=True, exist_ok=True)
         request = EvalRequest(
-            model=row.checkpoint,
+            model=checkpoint,
             fingerprint=mark,
             task=step.task,
             folder=step.folder.path,

@@ -11,7 +11,8 @@ import harness.families
 from harness import steps
 from harness.family import load_family
 from harness.planner import make_plan
-from harness.run import _Run
+from harness.run import Outcome
+from harness.run.scoring import make_scores, score_groups
 from harness.store import Store
 from tests.reference import profiles
 
@@ -44,8 +45,9 @@ def carried_out(tmp_path_factory):
     plan = make_plan(
         load_family(str(folder / "short.yaml")), Store(folder / "results", "short"), tasks=[], prepare=True
     )
-    run = _Run(plan, Quiet())
-    assert run.make_scores(plan.scores_to_make(plan.merges_to_make())) == set() and not run.outcome.failed
+    outcome = Outcome(Quiet())
+    assert all([make_scores(plan, group, outcome) for group in score_groups(plan, plan.merges_to_make())])
+    assert outcome.made == len(plan.scores) and not outcome.failed
     records = steps.merge_rows(plan, plan.merges_to_make(), lambda *args: None)
     assert [record["error"] for record in records] == [None, None]
     return plan
@@ -118,6 +120,7 @@ def test_votes_are_not_taken_when_f_failed(carried_out, tmp_path, monkeypatch):
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(steps, "compute_scores", broken)
-    run = _Run(plan, Quiet())
-    assert len(run.make_scores(plan.scores_to_make(plan.merges_to_make()))) == 2
-    assert asked == [["snip_squared"]] and "a statistic that it reads failed" in run.outcome.failed[1]
+    outcome = Outcome(Quiet())
+    groups = score_groups(plan, plan.merges_to_make())
+    assert [make_scores(plan, group, outcome) for group in groups] == [False, False]
+    assert asked == [["snip_squared"]] and "a statistic that it reads failed" in outcome.failed[1]

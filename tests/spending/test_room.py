@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import hub, run
+from harness import hub
 from harness.costs import bill as bills
 from harness.costs import demand, sizes
 from harness.costs.bill import bill
@@ -18,6 +18,8 @@ from harness.errors import HarnessError
 from harness.family import load_family
 from harness.merge import engine
 from harness.planner import make_plan
+from harness.run import local
+from harness.run.evaluating import row_groups
 from harness.store import Store
 from harness.verbs import estimate
 from tests.spending.test_estimate import A100, GB, LAPTOP, SEVEN, THIRTY_TWO, a_bill
@@ -150,24 +152,25 @@ def test_what_trains_goes_to_the_gpu_by_itself(monkeypatch, rows, cuda, place):
 
 @pytest.mark.parametrize(("gpu", "device", "method", "order"), [
     (True, "auto", "reasonany", ["scores", "base", "merges", "merge"]),
-    (True, "auto", "fusellm", ["scores", "merges", "base", "merge"]),
-    (True, "auto", "linear", ["base", "scores", "merges", "merge"]),
+    (True, "auto", "fusellm", ["merges", "base", "merge"]),
+    (True, "auto", "linear", ["base", "merges", "merge"]),
     (True, "cpu", "reasonany", ["base", "scores", "merges", "merge"]),
     (False, "auto", "reasonany", ["base", "scores", "merges", "merge"]),
 ])  # fmt: skip
 def test_engines_wait_while_gradients_are_on_the_gpu(workdir, monkeypatch, gpu, device, method, order):
     plan, happened = tiny(workdir, methods=[method], tasks=["tiny_chain"]).plan, []
-    monkeypatch.setattr(run, "GPU", workdir if gpu else workdir / "none")
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0"] * gpu)
     quiet = SimpleNamespace(note=lambda *_: None, now=lambda *_: None, done=lambda *_: None)
-    made = run._Run(plan, quiet, device=device)
+    made = local._Run(plan, quiet, device=device)
 
     @contextmanager
     def evaluating(evaluators):
         yield SimpleNamespace(put=lambda group: happened.append(group[0].row.role))
 
     monkeypatch.setattr(made, "evaluating", evaluating)
-    monkeypatch.setattr(made, "check_inputs", lambda: None)
-    monkeypatch.setattr(made, "make_scores", lambda wanted: happened.append("scores") or set())
-    monkeypatch.setattr(made, "make_merges", lambda rows: happened.append("merges"))
-    made.make_all(plan.merges_to_make(), plan.evals_to_make(), [])
+    monkeypatch.setattr(local.merging, "check_inputs", lambda *_: None)
+    monkeypatch.setattr(local, "with_scores", lambda rows, _: rows)
+    monkeypatch.setattr(local, "make_scores", lambda *_: happened.append("scores"))
+    monkeypatch.setattr(local.merging, "make_merges", lambda *_, **__: happened.append("merges"))
+    made.make_all(plan.merges_to_make(), row_groups(plan.evals_to_make()), [])
     assert list(dict.fromkeys(what for what in happened if what in order)) == order

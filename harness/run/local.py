@@ -1,0 +1,119 @@
+"""Carries a plan out in this process: merges are made while engines, in child processes, evaluate."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from harness import judging, lock, steps
+from harness.evaluate.choice import visible_gpus
+from harness.evaluate.pool import engines_for
+from harness.plan import EvalStep, Plan, RowStep
+from harness.run import merging
+from harness.run.evaluating import RowEvaluation, row_groups
+from harness.run.outcome import Outcome
+from harness.run.scoring import make_scores, score_groups, with_scores
+from harness.screen import Screen
+
+# Without these, OpenMP threads spin while they wait: on a busy machine that costs ten times the work itself.
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+
+
+def carry_out(plan: Plan, screen: Screen, *, engines: int | None = None, **merges: Any) -> Outcome:
+    """Do what the store lacks. A failed step is written down and does not stop the others. `merges` are
+    keywords of `harness.merge.merge`; their `device` is also that of the gradients."""
+    plan.store.prepare()
+    patient()
+    return _Run(plan, screen, **merges).all(engines)
+
+
+def patient() -> None:
+    """Set before torch is imported, which has not happened yet."""
+    for name, value in PATIENT.items():
+        os.environ.setdefault(name, value)
+
+
+def begin(plan: Plan, outcome: Outcome) -> None:
+    """Count what is stored; write the folders of the references, and the lock of the family's models."""
+    merged = (row for row in plan.rows if row.is_merge)
+    folders = {s.folder for s in (*plan.scores, *merged, *plan.probes, *plan.evals, *plan.judges)}
+    outcome.stored = sum(folder.complete for folder in folders)
+    for row in plan.rows:
+        if not row.is_merge and not row.folder.complete:
+            steps.write_reference(row)
+    if plan.inputs:
+        for line in lock.keep(plan):
+            outcome.screen.note(line)
+
+
+class _Run:
+    """One carrying-out of one plan."""
+
+    def __init__(self, plan: Plan, screen: Screen, **merges: Any) -> None:
+        self.plan, self.outcome, self.merges = plan, Outcome(screen), merges
+        self.stop = threading.Event()
+
+    def all(self, engines: int | None) -> Outcome:
+        plan, merges, evals = self.plan, self.plan.merges_to_make(), self.plan.evals_to_make()
+        begin(plan, self.outcome)
+        lost = merging.make_sources(plan, self.outcome) if merges or evals else set()
+        groups = row_groups([step for step in evals if step.row.checkpoint not in lost])
+        with engines_for(len(row_groups(evals)), engines, plan.store.root / "log") as evaluators:
+            if evals:  # while the engines start
+                steps.load_libraries()
+            self.make_all(merges, groups, evaluators)
+        # the engines are gone: a judge may need their memory
+        self.outcome.count(judging.judge_all(plan, self.outcome.screen, self.outcome.fail))
+        return self.outcome
+
+    def make_all(self, merges: Sequence[RowStep], groups: Sequence[list[EvalStep]], evaluators: list) -> None:
+        """Scores, then merges; meanwhile the reference rows are evaluated, then the merges. A GPU is not
+        shared: the reference rows wait while gradients are computed on it."""
+        scores = score_groups(self.plan, merges)
+        references = [group for group in groups if not group[0].row.is_merge]
+        shared = bool(visible_gpus()) and self.merges.get("device") != "cpu"
+        trains = shared and any(row.recipe.rows for row in merges)
+        first = not trains and not (shared and scores)
+        with self.evaluating(evaluators) as waiting:
+            self._queue(waiting, references, first)
+            if merges:
+                merging.check_inputs(self.plan, self.outcome)
+                for group in scores:
+                    make_scores(self.plan, group, self.outcome, self.merges.get("device", "auto"))
+                self._queue(waiting, references, not first and not trains)
+                ready = with_scores(merges, self.outcome)
+                merging.make_merges(self.plan, ready, self.outcome, **self.merges)
+            self._queue(waiting, references, trains)
+            self._queue(waiting, [group for group in groups if group[0].row.is_merge])
+
+    def _queue(self, waiting: Any, groups: Sequence[list[EvalStep]], now: bool = True) -> None:
+        for group in groups if now else ():
+            waiting.put(group)
+
+    @contextlib.contextmanager
+    def evaluating(self, evaluators: list) -> Iterator[queue.SimpleQueue]:
+        """A queue of rows, handed to the engines as they get free; an engine loads a row's weights once."""
+        waiting: queue.SimpleQueue = queue.SimpleQueue()
+
+        def work(evaluator: Any) -> None:
+            while (group := waiting.get()) is not None and not self.stop.is_set():
+                RowEvaluation(self.plan, group, self.outcome, self.stop).carry_out(evaluator)
+
+        with ThreadPoolExecutor(max(1, len(evaluators))) as pool:
+            futures = [pool.submit(work, evaluator) for evaluator in evaluators]
+            try:
+                yield waiting
+                for _ in evaluators:
+                    waiting.put(None)
+                for future in futures:
+                    future.result()
+            except BaseException:
+                self.stop.set()
+                for _ in evaluators:
+                    waiting.put(None)
+                raise
