@@ -118,7 +118,7 @@ class _Watched:
     def norms(self) -> list[Norm]:
         """Of the last backward pass; forgets it."""
         told = []
-        for (layer, module), flow in sorted(self._flows.items()):
+        for (layer, module), flow in self._flows.items():
             values = singular_values(*flow)
             told.append({"layer": layer, "module": module, "nuclear": values.sum().item(),
                          "frobenius": values.square().sum().sqrt().item()})  # fmt: skip

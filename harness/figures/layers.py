@@ -26,19 +26,22 @@ def _shades(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def draw(rows: Sequence[Row]) -> Any:
-    """Panels share the y axis, so that projections can be compared."""
+    """Panels of one quantity share the y axis, so that projections can be compared."""
     found, shades = _lines(rows), _shades(rows)
+    shared = len({row["name"] for row in rows}) == 1
     figure, axes = style.axes(1, len(found), height=2.2)
+    handles: dict[str, Any] = {}
     for index, (axis, (module, series)) in enumerate(zip(axes, found.items(), strict=True)):
         for name, points in series.items():
-            axis.plot(*zip(*points, strict=True), color=shades[name], label=name, linewidth=1.1)
+            (line,) = axis.plot(*zip(*points, strict=True), color=shades[name], linewidth=1.1)
+            handles.setdefault(name, line)
         axis.set(title=module, xlabel="layer")
-        axis.sharey(axes[0])
-        if index:
+        if shared and index:
+            axis.sharey(axes[0])
             axis.tick_params(labelleft=False)
-    axes[0].set_ylabel(rows[0]["name"])
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=3)
+    if shared:
+        axes[0].set_ylabel(rows[0]["name"])
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -115,7 +115,7 @@ def vectors(family: str, results: Path, as_json: bool) -> int:
     names += [f"{what}:{pair}" for what in ("cosine", "conflicts") for pair in pairs]
     drawn = [
         {"module": name.partition(":")[0], "series": name.partition(":")[2], "layer": row["layer"],
-         "value": row[name], "name": "value"}
+         "value": row[name], "name": name.partition(":")[0]}
         for name in names
         for row in tables["layer"]
         if row["layer"] is not None and row[name] is not None
