@@ -12,13 +12,15 @@ from harness.evaluate.task_file import TaskFile
 from harness.family import Family, Row
 from harness.method import configure
 
+Everything = tuple[list[tuple[Row, Any]], tuple[TaskFile, ...]]
+
 
 def everything(
     family: Family,
     methods: Sequence[str] | None = None,
     names: Sequence[str] | None = None,
     existing: bool = True,
-) -> tuple[list[tuple[Row, Any]], tuple[TaskFile, ...]]:
+) -> Everything:
     """The rows with their configured methods, and the tasks, that were asked for.
 
     Raises HarnessError for what is not known, and one that lists all models and data that cannot be had

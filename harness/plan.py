@@ -106,6 +106,7 @@ class Plan:
     probes: tuple[EvalStep, ...] = ()
     judges: tuple[JudgeStep, ...] = ()
     hashed: bool = True  # False: `prints` are of the files' size and time, and nothing is stored under them
+    engine: str = "hf"  # what evaluates: `hf` or `vllm`
 
     def named(self) -> dict[str, ScoreStep | RowStep | EvalStep | JudgeStep]:
         """Every step by the name of its folder in the store (`models/ties--52873946/evals/gsm8k--2b77d0aa`):

@@ -2,7 +2,9 @@
 
 Every run folder holds its recipe. The fields in `IDENTITY` make the key (and so the folder's name); the
 fields in `RECORDED` are only written down, because they must not change a number. Each field of each recipe
-stands in exactly one of the two; a test fails until a new one is put somewhere.
+stands in exactly one of the two; a test fails until a new one is put somewhere. `SINCE` names fields that
+became part of an identity when there were results already, with the value that those have: a recipe with that
+value keeps its key.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import dataclasses
 import hashlib
 import inspect
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -101,7 +103,9 @@ class MergeRecipe:
 
 @dataclass(frozen=True)
 class EvalRecipe:
-    """One model on one task. `repeats` is how often each row is asked (avg@k)."""
+    """One model on one task. `repeats` is how often each row is asked (avg@k). `numerics` is what of the
+    engine changes an answer besides its name: the dtype that it computes in (`checkpoint`: the weights' own),
+    and for vLLM the context length and the GPUs that share a model where they are given."""
 
     task: str
     profile: str
@@ -113,13 +117,15 @@ class EvalRecipe:
     limit: int | None
     repeats: int
     seed: int
-    engine: str
+    engine: str = "hf"
+    numerics: dict[str, Any] = field(default_factory=lambda: {"dtype": "float32"})
 
     IDENTITY = (
         "task", "profile", "prompts", "scorer", "split", "generation",
-        "chat_template", "limit", "repeats", "seed",
+        "chat_template", "limit", "repeats", "seed", "engine", "numerics",
     )  # fmt: skip
-    RECORDED = ("engine",)
+    RECORDED = ()
+    SINCE = {"engine": "hf", "numerics": {"dtype": "float32"}}
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,10 @@ RECIPES = (ScoreRecipe, ReferenceRecipe, MergeRecipe, EvalRecipe, JudgeRecipe)
 
 def key(recipe: Any) -> str:
     """sha256 (hex) of a recipe's identity."""
-    return digest({"recipe": type(recipe).__name__, **{f: getattr(recipe, f) for f in recipe.IDENTITY}})
+    since = getattr(recipe, "SINCE", {})
+    made_of = {name: getattr(recipe, name) for name in recipe.IDENTITY}
+    made_of = {name: value for name, value in made_of.items() if name not in since or value != since[name]}
+    return digest({"recipe": type(recipe).__name__, **made_of})
 
 
 def written(recipe: Any) -> dict[str, Any]:

@@ -79,9 +79,14 @@ def test_every_recipe_field_is_identity_or_recorded(made):
 
 
 def test_recorded_fields_do_not_move_the_key_and_identity_fields_do():
-    one = recipe.EvalRecipe("t", "standard", "p", "s", "test", {}, True, None, 1, 0, "hf")
-    assert recipe.key(one) == recipe.key(dataclasses.replace(one, engine="vllm"))
+    made = recipe.ReferenceRecipe("base", "m", "here")
+    assert recipe.key(made) == recipe.key(dataclasses.replace(made, role="x", checkpoint="there"))
+    one = recipe.EvalRecipe("t", "standard", "p", "s", "test", {}, True, None, 1, 0)
+    # the key from before the engine was part of it: what `hf` answered in float32 is still found
+    assert recipe.key(one) == "c56b35df94d245a09d9a4a95ff76a047c9f2760b3e6565314ee8cd4aa3af6128"
     for field, other in {
+        "engine": "vllm",
+        "numerics": {"dtype": "checkpoint"},
         "task": "u",
         "limit": 5,
         "repeats": 4,
