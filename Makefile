@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM := $(VENV)/.vllm
 
-.PHONY: setup compare test slow lint wheel tiny clean
+.PHONY: setup compare test slow vllm test-vllm lint wheel tiny clean
 
 setup: $(STAMP)
 
@@ -19,10 +20,21 @@ compare: setup
 	$(BIN)/harness compare
 
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not vllm"
 
 slow: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m slow
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "slow and not vllm"
+
+# vLLM's CPU build. Its pins are a whole set: a resolver would ask for packages that have no CPU build.
+vllm: $(VLLM)
+
+$(VLLM): $(STAMP) constraints-vllm.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints-vllm.txt
+	touch $(VLLM)
+
+# One after the other: every engine takes all cores and a GiB for its cache.
+test-vllm: vllm
+	$(BIN)/python -m pytest -m vllm
 
 lint: setup
 	$(BIN)/ruff check .
