@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,14 +22,20 @@ def doctor(family: str | None, results: Path, as_json: bool) -> None:
 
 
 @click.command(cls=Command)
-@options("family", "methods", "tasks", "limit", "results", "json")
+@options("family", "methods", "tasks", "limit", "results", "engine", "keep_weights", "json")
 def plan(
-    family: str, methods: str | None, tasks: str | None, limit: int | None, results: Path, as_json: bool
+    family: str,
+    methods: str | None,
+    tasks: str | None,
+    limit: int | None,
+    results: Path,
+    as_json: bool,
+    **run: Any,
 ) -> None:
     """What a comparison takes: steps, downloads, disk, memory, hours. Downloads nothing."""
     from harness.verbs import estimate
 
-    sys.exit(estimate.print_plan(family, split(methods), split(tasks), limit, results, as_json))
+    sys.exit(estimate.print_plan(family, split(methods), split(tasks), limit, results, as_json, **run))
 
 
 @click.command(cls=Command)

@@ -24,7 +24,8 @@ def main() -> None:
 
 
 @main.command()
-@options("family", "methods", "tasks", "limit", "results", "allow_nonfinite", "device", "unsandboxed")
+@options("family", "methods", "tasks", "limit", "results", "engine", "keep_weights", "allow_nonfinite",
+         "device", "unsandboxed")  # fmt: skip
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it takes, and stop.")
 def compare(
     family: str,
@@ -32,16 +33,19 @@ def compare(
     tasks: str | None,
     limit: int | None,
     results: Path,
+    engine: str,
+    keep_weights: str,
     only_plan: bool,
-    **engine: Any,
+    **merging: Any,
 ) -> None:
     """Merge with every method, evaluate every merge, print and write the table."""
     from harness import verbs
     from harness.verbs import estimate
 
+    wanted, weights = (family, split(methods), split(tasks), limit, results), {"keep_weights": keep_weights}
     if only_plan:
-        sys.exit(estimate.print_plan(family, split(methods), split(tasks), limit, results))
-    sys.exit(verbs.compare(family, split(methods), split(tasks), limit, results, engine))
+        sys.exit(estimate.print_plan(*wanted, engine=engine, **weights))
+    sys.exit(verbs.compare(*wanted, merging, engine=engine, **weights))
 
 
 @main.command()
@@ -75,12 +79,14 @@ def merge(
 
 @main.command(name="eval")
 @click.argument("checkpoint")
-@options("family", "tasks", "limit", "results", "unsandboxed")
-def evaluate(checkpoint: str, family: str, tasks: str | None, limit: int | None, results: Path) -> None:
+@options("family", "tasks", "limit", "results", "engine", "unsandboxed")
+def evaluate(
+    checkpoint: str, family: str, tasks: str | None, limit: int | None, results: Path, engine: str
+) -> None:
     """Evaluate a CHECKPOINT (a folder or hub id) on a family's tasks, decoding as its merges do."""
     from harness import verbs
 
-    sys.exit(verbs.evaluate(checkpoint, family, split(tasks), limit, results))
+    sys.exit(verbs.evaluate(checkpoint, family, split(tasks), limit, results, engine))
 
 
 @main.command(name="list")
@@ -105,14 +111,20 @@ def show(kind: str, name: str, as_json: bool) -> None:
 
 
 @main.command()
-@options("family", "methods", "tasks", "limit", "results", "json")
+@options("family", "methods", "tasks", "limit", "results", "engine", "json")
 def status(
-    family: str, methods: str | None, tasks: str | None, limit: int | None, results: Path, as_json: bool
+    family: str,
+    methods: str | None,
+    tasks: str | None,
+    limit: int | None,
+    results: Path,
+    engine: str,
+    as_json: bool,
 ) -> None:
     """Which steps of a comparison are done, failed or still to do."""
     from harness import verbs
 
-    verbs.status(family, split(methods), split(tasks), limit, results, as_json)
+    verbs.status(family, split(methods), split(tasks), limit, results, as_json, engine)
 
 
 @main.command()

@@ -110,6 +110,32 @@ def options(*names: str) -> Callable[[Callable], Callable]:
         "allow_nonfinite": click.option(
             "--allow-nonfinite", is_flag=True, help="Merge models that hold NaN or infinity."
         ),
+        "engine": click.option(
+            "--engine",
+            default="auto",
+            show_default=True,
+            metavar="auto|hf|vllm",
+            help="What evaluates. auto: vllm where it is installed and a GPU is there, else hf.",
+        ),
+        "keep_weights": click.option(
+            "--keep-weights",
+            type=click.Choice(["all", "none"]),
+            default="all",
+            show_default=True,
+            help="Of merges. none: they lie in memory, and are gone when they are evaluated.",
+        ),
+        "executor": click.option(
+            "--executor",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="Where steps are carried out: here, or on the nodes of a Ray cluster.",
+        ),
+        "address": click.option(
+            "--address",
+            metavar="HOST:PORT",
+            help="The Ray cluster's head (default: RAY_ADDRESS, or Ray on this machine alone).",
+        ),
         "device": click.option(
             "--device",
             default="auto",

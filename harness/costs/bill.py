@@ -89,13 +89,15 @@ class Bill:
         return max((item.need.gpu for item in self.items if item.need), default=0)
 
 
-def bill(draft: Draft, *, ask: bool = True, here: Machine | None = None, device: str = "auto") -> Bill:
+def bill(
+    draft: Draft, *, ask: bool = True, here: Machine | None = None, device: str = "auto", keep: bool = True
+) -> Bill:
     """The bill of a draft on this machine, or on `here`. `device` is where gradients and merges are computed;
-    experts are trained and rows evaluated where there is a GPU on that."""
+    experts are trained and rows evaluated where there is a GPU on that. `keep`: merged weights are kept."""
     one, plan, unknown = here or machine(), draft.plan, []
     items = [*_trainings(draft, one, unknown), *_conversions(draft, one)]
     merges, chosen = plan.merges_to_make(), one.on(device)
-    items += [*_scores(draft, plan.scores_to_make(merges), chosen), *_merges(draft, merges, chosen)]
+    items += [*_scores(draft, plan.scores_to_make(merges), chosen), *_merges(draft, merges, chosen, keep)]
     items += [*_evaluations(draft, plan.evals_to_make(), one, unknown)]
     judges = fetching.judges(plan, ask)
     items += [*_judgements(draft, judges, one, unknown)]
@@ -108,7 +110,8 @@ def bill(draft: Draft, *, ask: bool = True, here: Machine | None = None, device:
     if draft.size("base") is None:
         unknown.append("the size of the models, so no step's memory, disk and time")
     rows = {step.row.folder.path for step in plan.evals_to_make()}
-    return Bill(one, items, downloads, _rooms(plan, items, downloads), min(len(rows), 2, one.cores),
+    engines = min(len(rows), 1 if plan.engine == "vllm" else 2, one.cores)
+    return Bill(one, items, downloads, _rooms(plan, items, downloads), engines,
                 _done(plan), list(dict.fromkeys(unknown)))  # fmt: skip
 
 
@@ -159,7 +162,7 @@ def _scores(draft: Draft, steps: Sequence[ScoreStep], here: Machine) -> Iterator
         yield Item("scores", what, len(group), need, sum(_lacking(each, s.folder.path) for s in group))
 
 
-def _merges(draft: Draft, rows: Sequence[RowStep], here: Machine) -> Iterator[Item]:
+def _merges(draft: Draft, rows: Sequence[RowStep], here: Machine, keep: bool) -> Iterator[Item]:
     size = draft.size("base")
     streaming = [row for row in rows if hasattr(row.method, "merge")]
     models = len(draft.plan.inputs)
@@ -168,6 +171,8 @@ def _merges(draft: Draft, rows: Sequence[RowStep], here: Machine) -> Iterator[It
         counts = {"models": models, "statistics": len(statistics), "methods": len(streaming)}
         need = size and demand.merging(size, here, **counts)
         kept = sum(_lacking(_kept(draft, size), Part(row.checkpoint, "").path) for row in streaming)
+        if not keep:
+            need, kept = need and demand.held(need, here, _kept(draft, size), len(streaming))
         yield Item("merge", f"{len(streaming)} in shared passes", len(streaming), need, kept)
     for row in rows:
         if row not in streaming:
@@ -195,11 +200,14 @@ def _evaluations(
             kept += int(items * (ASKED + ANSWER * longest * demand.SHARE * writes))
             if size:
                 given = {"items": items, "longest": longest, "generates": writes}
-                needs.append(demand.evaluation(size, here, **given))
+                need = demand.evaluation(size, here, **given)
+                vllm = draft.plan.engine == "vllm"
+                needs.append(demand.served(need, size, here, draft.family.engine) if vllm else need)
         whole = Need(
             max((n.host for n in needs), default=0),
             max((n.gpu for n in needs), default=0),
             sum(n.seconds for n in needs),
+            spread=any(n.spread for n in needs),
         )
         yield Item("eval", row.label, len(group), whole if needs else None, kept)
 

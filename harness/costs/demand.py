@@ -8,7 +8,7 @@ rough: a device does so many operations and reads so many bytes a second, at the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.costs.machine import MIB, Machine
@@ -16,6 +16,7 @@ from harness.costs.sizes import Size
 
 LIBRARIES = 560 * MIB  # resident in the harness's own process once torch, transformers and lm-eval are loaded
 ENGINE = 420 * MIB  # the same of an engine's process
+VLLM = 1100 * MIB  # the same of vLLM's
 CUDA = 600 * MIB  # on the GPU, before the first tensor
 BLOCK = 4 << 18  # bytes of a block of float32 in the merge engine
 TEMPORARY = 24  # blocks that methods and masks hold beside the inputs', per thread
@@ -96,6 +97,32 @@ def evaluation(
     if machine.gpus:
         return Need(ENGINE + 2 * MIB * 1024, CUDA + held, seconds)
     return Need(ENGINE + int(weights * LOADING) + kept + logits, 0, seconds)
+
+
+def served(need: Need, size: Size, machine: Machine, settings: Any) -> Need:
+    """The same evaluation by vLLM, as `EngineSettings` say: it takes its share of GPU memory at once, or
+    a cache of its own on a CPU, however little is asked."""
+    if not machine.gpus:
+        weights = int(size.parameters * 4.0 * LOADING)
+        return replace(need, host=VLLM + weights + (settings.kv_cache_gib << 30))
+    ranks, room = settings.tensor_parallel, max(gpu.total for gpu in machine.gpus)
+    least = int(size.parameters * size.width) + ranks * CUDA
+    return replace(
+        need,
+        host=ranks * (VLLM + 2 * MIB * 1024),
+        gpu=max(least, int(ranks * room * settings.memory_fraction)),
+        spread=ranks > 1,
+        seconds=need.seconds / ranks,
+    )
+
+
+def held(need: Need, machine: Machine, each: int, count: int) -> tuple[Need, int]:
+    """Merges whose `count` outputs of `each` bytes lie in memory until they are evaluated: what that takes,
+    and the bytes of disk, which it takes where half of the memory does not hold one."""
+    room = machine.available // 2
+    if each > room:
+        return need, each
+    return replace(need, host=need.host + min(count, room // max(each, 1)) * each), 0
 
 
 def scores(

@@ -96,9 +96,10 @@ def drafted(
     tasks: Sequence[str] | None = None,
     limit: int | None = None,
     ask: bool = True,
+    **how: Any,
 ) -> Iterator[Draft]:
-    """The draft of a family's plan. `ask`: ask the hub for sizes and access. The stand-ins are gone when the
-    block ends."""
+    """The draft of a family's plan. `ask`: ask the hub for sizes and access; `how` are further keywords of
+    `make_plan`. The stand-ins are gone when the block ends."""
     models = find_models(family, ask)
     with tempfile.TemporaryDirectory(prefix="harness-draft-") as folder:
         missing: dict[str, str] = {}
@@ -109,7 +110,7 @@ def drafted(
             for role in pending:
                 missing[role] = "it is trained first"
                 pending[role] = family.experts[role].train  # with the base that it names
-            plan = make_plan(given, store, methods=methods, tasks=tasks, limit=limit)
+            plan = make_plan(given, store, methods=methods, tasks=tasks, limit=limit, **how)
         yield Draft(family, plan, models, missing, pending, begun)
 
 

@@ -24,7 +24,9 @@ from harness.screen import Screen
 PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 
 
-def carry_out(plan: Plan, screen: Screen, *, engines: int | None = None, **merges: Any) -> Outcome:
+def carry_out(
+    plan: Plan, screen: Screen, *, engines: int | None = None, keep_weights: str = "all", **merges: Any
+) -> Outcome:
     """Do what the store lacks. A failed step is written down and does not stop the others. `merges` are
     keywords of `harness.merge.merge`; their `device` is also that of the gradients."""
     plan.store.prepare()

@@ -32,15 +32,19 @@ def compare(
     tasks: Sequence[str] | None,
     limit: int | None,
     results: Path,
-    engine: dict[str, Any] | None = None,
+    merging: dict[str, Any] | None = None,
+    *,
+    engine: str = "auto",
+    keep_weights: str = "all",
 ) -> int:
-    """Merge, evaluate, report; the exit code. `engine` are keywords of `harness.merge.merge`."""
-    engine = {"device": "auto", **(engine or {})}
-    check_device(engine["device"])
+    """Merge, evaluate, report; the exit code. `merging` are keywords of `harness.merge.merge`, `engine` is
+    what evaluates, `keep_weights` `all` or `none`."""
+    merging = {"device": "auto", **(merging or {})}
+    check_device(merging["device"])
     loaded, store = locked_family(family, results)
-    wanted = {"methods": methods, "tasks": tasks, "limit": limit}
-    asked.everything(loaded, methods, tasks)
-    estimate.refuse(loaded, store, engine["device"], **wanted)
+    known = asked.everything(loaded, methods, tasks)
+    wanted = {"limit": limit, "engine": engine, "known": known}
+    estimate.refuse(loaded, store, merging["device"], keep_weights=keep_weights, **wanted)
     with Screen() as screen:
         plan = make_plan(_trained(loaded, store, screen, wanted), store, **wanted, prepare=True)
         merges = sum(row.is_merge for row in plan.rows)
@@ -51,17 +55,22 @@ def compare(
         for row in plan.rows:
             for note in row.notes:
                 screen.note(f"{row.label}: {note}")
-        estimate.refuse_plan(plan, engine["device"])
-        return _run_and_report(plan, screen, plan.store.report, **engine)
+        estimate.refuse_plan(plan, merging["device"], keep_weights)
+        return _run_and_report(plan, screen, plan.store.report, keep_weights=keep_weights, **merging)
 
 
 def evaluate(
-    checkpoint: str, family: str, tasks: Sequence[str] | None, limit: int | None, results: Path
+    checkpoint: str,
+    family: str,
+    tasks: Sequence[str] | None,
+    limit: int | None,
+    results: Path,
+    engine: str = "auto",
 ) -> int:
     """Evaluate one checkpoint as the family's merges are; the exit code."""
     loaded, store = locked_family(family, results)
     path = model_path(checkpoint, Path.cwd())
-    plan = checkpoint_plan(loaded, store, path, tasks=tasks, limit=limit)
+    plan = checkpoint_plan(loaded, store, path, tasks=tasks, limit=limit, engine=engine)
     with Screen() as screen:
         screen.title(f"{path}  on {len(plan.tasks)} tasks of {loaded.name}")
         return _run_and_report(plan, screen, plan.store.report / plan.rows[0].folder.path.name)
@@ -86,14 +95,14 @@ def _settled(family: Family, store: Store) -> Family:
     return experts.trained(family, made) if all(step.ready for step in made) else family
 
 
-def _run_and_report(plan: Plan, screen: Screen, folder: Path, **engine: Any) -> int:
+def _run_and_report(plan: Plan, screen: Screen, folder: Path, **how: Any) -> int:
     from harness import ready
     from harness.run import carry_out
 
     ready.check(plan, lambda what: screen.now("check", what))
     for line in contamination.sentences(contamination.of_plan(plan)):
         screen.note(line)
-    outcome = carry_out(plan, screen, **engine)
+    outcome = carry_out(plan, screen, **how)
     if outcome.stored:
         screen.done("store", f"{outcome.stored} steps", "from store")
     board = make_board(plan)
@@ -136,14 +145,15 @@ def status(
     limit: int | None,
     results: Path,
     as_json: bool,
+    engine: str = "auto",
 ) -> None:
     """Print the state of every step: done, failed, to do, or waiting for an expert's training."""
     loaded, store = locked_family(family, results)
-    asked.everything(loaded, methods, tasks)
+    wanted = asked.everything(loaded, methods, tasks)
     made = experts.steps(loaded, store)
     waits = {step.role for step in made if not step.ready}
     known = experts.stand_in(loaded) if waits else experts.trained(loaded, made)
-    plan = make_plan(known, store, methods=methods, tasks=tasks, limit=limit)
+    plan = make_plan(known, store, limit=limit, engine=engine, known=wanted)
     listed = [_entry("train", step.label, step.folder) for step in made]
     listed += [_entry("scores", s.label, s.folder, _reads(s, waits)) for s in plan.scores]
     listed += [_entry("merge", r.label, r.folder, bool(waits)) for r in plan.rows if r.is_merge]

@@ -32,11 +32,14 @@ def print_plan(
     limit: int | None,
     results: Path,
     as_json: bool = False,
+    *,
+    engine: str = "auto",
+    keep_weights: str = "all",
 ) -> int:
     """Print the steps and what they take; 2 when the comparison would be refused, else 0."""
     loaded, store = locked_family(family, results)
-    with drafted(loaded, store, methods=methods, tasks=tasks, limit=limit) as draft:
-        found = bill(draft)
+    with drafted(loaded, store, methods=methods, tasks=tasks, limit=limit, engine=engine) as draft:
+        found = bill(draft, keep=keep_weights == "all")
         overlaps = contamination.sentences(contamination.of_plan(draft.plan, set(draft.missing)))
         refusals = _refusals(found)
         if as_json:
@@ -48,25 +51,27 @@ def print_plan(
     return 2 if refusals else 0
 
 
-def refuse(family: Family, store: Store, device: str = "auto", **chosen: Any) -> None:
+def refuse(
+    family: Family, store: Store, device: str = "auto", keep_weights: str = "all", **wanted: Any
+) -> None:
     """Raise HarnessError when something cannot be had, or disk or memory cannot suffice for a comparison,
-    before anything is fetched or trained for it. `device` is that of gradients and merges; `chosen` are
-    `methods`, `tasks` and `limit`. A family that is all here is left to `refuse_plan`: its plan costs
-    nothing."""
+    before anything is fetched or trained for it. `device` is that of gradients and merges; `wanted` are
+    keywords of `make_plan`. A family that is all here is left to `refuse_plan`: its plan costs nothing."""
     here = all(model.path for model in find_models(family, ask=False).values())
     if here and not any(expert.train for expert in family.experts.values()):
         return
-    asked.everything(family, chosen.get("methods"), chosen.get("tasks"))
-    with drafted(family, store, **chosen) as draft:
-        found = bill(draft, device=device)
+    known = wanted.pop("known", None)
+    known = known or asked.everything(family, wanted.get("methods"), wanted.get("tasks"))
+    with drafted(family, store, known=known, **wanted) as draft:
+        found = bill(draft, device=device, keep=keep_weights == "all")
     for error in _refusals(found):
         raise error
 
 
-def refuse_plan(plan: Plan, device: str = "auto") -> None:
+def refuse_plan(plan: Plan, device: str = "auto", keep_weights: str = "all") -> None:
     """The same of a plan whose models are all here, for what it has left to do."""
     draft = Draft(plan.family, plan, find_models(plan.family, ask=False))
-    for error in _refusals(bill(draft, ask=False, device=device)):
+    for error in _refusals(bill(draft, ask=False, device=device, keep=keep_weights == "all")):
         raise error
 
 
