@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness import __version__, analysed, beside, published
+from harness import __version__, beside, published, studied
 from harness.options import Group, options, settings_of, size, split
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -154,7 +154,7 @@ def clean(
 
 
 for command in (published.report, beside.doctor, beside.plan, beside.check, beside.lock, beside.push,
-                beside.new, beside.data, beside.judge, analysed.analyse):  # fmt: skip
+                beside.new, beside.data, beside.judge, studied.analyse, studied.sweep):  # fmt: skip
     main.add_command(command)
 
 

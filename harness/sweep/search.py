@@ -1,8 +1,8 @@
 """Searches with a budget of trials: random, TPE, successive halving; the samplers are Optuna's.
 
 A search asks for settings in batches, so that a batch shares the passes over the checkpoints. It is a
-function of its seed and of the values it is told: the same search on the same results asks for the same settings, so
-what is stored is its checkpoint.
+function of its seed and of the values it is told: the same search on the same results asks for the same
+settings, so what is stored is its checkpoint.
 """
 
 from __future__ import annotations

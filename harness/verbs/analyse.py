@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from harness.checkpoint.devices import check_device, devices_of
@@ -22,10 +20,10 @@ from harness.planner import make_plan
 from harness.screen import Screen
 from harness.store import Folder, Store, digest, reachable, slug
 from harness.train import experts
+from harness.verbs import tables as tables_of
 from harness.verbs.locked import locked_family
 
 Rows = list[dict[str, Any]]
-NARROWEST = 120  # columns of text
 LONGEST = 24  # rows of a table that are printed; the CSV has all
 
 
@@ -225,28 +223,11 @@ def _tell(folder: Path, tables: dict[str, Rows], sentences: Sequence[str], as_js
     if as_json:
         click.echo(json.dumps({**tables, "findings": list(sentences)}, indent=1, ensure_ascii=False))
         return 0
-    console = Console(highlight=False)
-    console = Console(highlight=False, width=max(console.width, NARROWEST))  # a cut number is no number
+    console = tables_of.console()
     for name, rows in tables.items():
         if len(rows) <= LONGEST:
-            console.print(_table(name, rows))
+            console.print(tables_of.table_of(name, rows))
     for line in sentences:
         console.print(Text(line))
     console.print(Text(f"all of it: {folder}/", style="dim"))
     return 0
-
-
-def _table(title: str, rows: Rows) -> Table:
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    for name, first in rows[0].items():
-        left, shown = isinstance(first, str), name.replace(":", "\n").replace("_", "\n")
-        table.add_column(shown, justify="left" if left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
-    return table
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -31,6 +31,7 @@ def report(
     limit: int | None,
     results: Path,
     *,
+    engine: str = "auto",
     names: Sequence[str] | None = None,
     watch: float | None = None,
     again: bool = False,
@@ -40,14 +41,14 @@ def report(
     all), `watch` the seconds between two looks while a run goes on, `board` keywords of `make_board`."""
     wanted = reports(names)
     loaded, store = locked_family(family, results)
-    asked.everything(loaded, methods, tasks)
+    known = asked.everything(loaded, methods, tasks)
     made = experts.steps(loaded, store)
     if waiting := [step.role for step in made if not step.ready]:
         raise HarnessError(
             f"the expert `{waiting[0]}` of family `{loaded.name}` is not trained yet, so nothing is measured",
             "run `harness compare` first; `harness status` shows how far it is",
         )
-    plan = make_plan(experts.trained(loaded, made), store, methods=methods, tasks=tasks, limit=limit)
+    plan = make_plan(experts.trained(loaded, made), store, limit=limit, engine=engine, known=known)
     if not any(step.folder.complete for step in plan.evals) and watch is None:
         raise HarnessError(
             f"nothing is measured yet for family `{loaded.name}` in {results}",
