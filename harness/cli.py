@@ -25,7 +25,7 @@ def main() -> None:
 
 @main.command()
 @options("family", "methods", "tasks", "limit", "results", "engine", "keep_weights", "allow_nonfinite",
-         "device", "unsandboxed")  # fmt: skip
+         "device", "unsandboxed", "executor", "address")  # fmt: skip
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it takes, and stop.")
 def compare(
     family: str,
@@ -36,6 +36,8 @@ def compare(
     engine: str,
     keep_weights: str,
     only_plan: bool,
+    executor: str,
+    address: str | None,
     **merging: Any,
 ) -> None:
     """Merge with every method, evaluate every merge, print and write the table."""
@@ -45,7 +47,8 @@ def compare(
     wanted, weights = (family, split(methods), split(tasks), limit, results), {"keep_weights": keep_weights}
     if only_plan:
         sys.exit(estimate.print_plan(*wanted, engine=engine, **weights))
-    sys.exit(verbs.compare(*wanted, merging, engine=engine, **weights))
+    place = {"executor": executor, "address": address}
+    sys.exit(verbs.compare(*wanted, merging, engine=engine, **weights, **place))
 
 
 @main.command()

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from harness import asked, contamination, registry
+from harness import asked, cluster, contamination, registry
 from harness import tasks as tasks_of
 from harness.board import make_board
 from harness.checkpoint.devices import check_device
@@ -36,16 +36,22 @@ def compare(
     *,
     engine: str = "auto",
     keep_weights: str = "all",
+    executor: str = "local",
+    address: str | None = None,
 ) -> int:
     """Merge, evaluate, report; the exit code. `merging` are keywords of `harness.merge.merge`, `engine` is
-    what evaluates, `keep_weights` `all` or `none`."""
-    merging = {"device": "auto", **(merging or {})}
-    check_device(merging["device"])
+    what evaluates, `keep_weights` `all` or `none`, `executor` `local` or `ray` (the cluster at `address`)."""
+    merging, here = {"device": "auto", **(merging or {})}, executor == "local"
+    if here:
+        check_device(merging["device"])
     loaded, store = locked_family(family, results)
     known = asked.everything(loaded, methods, tasks)
     wanted = {"limit": limit, "engine": engine, "known": known}
-    estimate.refuse(loaded, store, merging["device"], keep_weights=keep_weights, **wanted)
-    with Screen() as screen:
+    if here:
+        estimate.refuse(loaded, store, merging["device"], keep_weights=keep_weights, **wanted)
+    with cluster.chosen(executor, address, store, keep_weights) as session, Screen() as screen:
+        if session:
+            wanted |= session.chooses(engine)
         plan = make_plan(_trained(loaded, store, screen, wanted), store, **wanted, prepare=True)
         merges = sum(row.is_merge for row in plan.rows)
         screen.title(
@@ -55,6 +61,9 @@ def compare(
         for row in plan.rows:
             for note in row.notes:
                 screen.note(f"{row.label}: {note}")
+        if session:
+            given = {"methods": methods, "tasks": tasks, **wanted}
+            return _run_and_report(plan, screen, plan.store.report, session.runner(given), **merging)
         estimate.refuse_plan(plan, merging["device"], keep_weights)
         return _run_and_report(plan, screen, plan.store.report, keep_weights=keep_weights, **merging)
 
@@ -95,14 +104,15 @@ def _settled(family: Family, store: Store) -> Family:
     return experts.trained(family, made) if all(step.ready for step in made) else family
 
 
-def _run_and_report(plan: Plan, screen: Screen, folder: Path, **how: Any) -> int:
+def _run_and_report(plan: Plan, screen: Screen, folder: Path, runner: Any = None, **how: Any) -> int:
+    """`runner` carries plans out elsewhere."""
     from harness import ready
     from harness.run import carry_out
 
     ready.check(plan, lambda what: screen.now("check", what))
     for line in contamination.sentences(contamination.of_plan(plan)):
         screen.note(line)
-    outcome = carry_out(plan, screen, **how)
+    outcome = (runner or carry_out)(plan, screen, **how)
     if outcome.stored:
         screen.done("store", f"{outcome.stored} steps", "from store")
     board = make_board(plan)
