@@ -1,8 +1,8 @@
 """Finds plugins: methods, tasks, reports and families.
 
 Three places are searched, and all three have the same shape (`methods/*.py`, `tasks/*.yaml`, `reports/*.py`,
-`families/*.yaml`): what is built in, the working folder, and installed packages that announce themselves
-under the entry-point group `harness.plugins`. Being a file in the folder is the registration.
+`families/*.yaml`, `studies/*.yaml`): what is built in, the working folder, and installed packages that
+announce themselves under the entry-point group `harness.plugins`. Being a file in the folder is the registration.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 
 from harness.errors import HarnessError, nearest
 
-KINDS = {"methods": ".py", "tasks": ".yaml", "suites": ".yaml", "reports": ".py", "families": ".yaml"}
+KINDS = {"methods": ".py", "tasks": ".yaml", "suites": ".yaml", "reports": ".py", "families": ".yaml",
+         "studies": ".yaml"}  # fmt: skip
 FOLDERS = {"suites": "tasks/suites"}  # a kind's files lie in the folder of its name otherwise
 PACKAGE = Path(__file__).resolve().parent
 BUILT_IN = PACKAGE / "builtin" if (PACKAGE / "builtin").is_dir() else PACKAGE.parent
@@ -49,7 +50,7 @@ def find(kind: str) -> dict[str, Plugin]:
 
 def _places(kind: str) -> list[tuple[str, Path]]:
     folder = FOLDERS.get(kind, kind)
-    home = PACKAGE / "families" if kind == "families" else BUILT_IN / folder
+    home = PACKAGE / folder if kind in ("families", "studies") else BUILT_IN / folder
     places = [("built in", home), ("./", Path.cwd() / folder)]
     for point in sorted(entry_points(group="harness.plugins"), key=lambda p: p.name):
         spec = importlib.util.find_spec(point.value)
@@ -189,4 +190,4 @@ def _line_in(error: BaseException, path: Path) -> str:
 
 
 def _singular(kind: str) -> str:
-    return {"families": "family"}.get(kind, kind[:-1])
+    return {"families": "family", "studies": "study"}.get(kind, kind[:-1])

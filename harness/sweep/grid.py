@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from harness import registry
+from harness import registry, yamlfile
 from harness.errors import HarnessError, nearest
 from harness.family import Family
 from harness.method import configure, parameters
@@ -59,7 +59,7 @@ def _values(text: str, written: str) -> Axis:
         if len(ends) == 3:
             return _log(text, *ends) if log else _range(text, *ends)
     try:
-        values = yaml.safe_load(f"[{written}]")
+        values = yaml.load(f"[{written}]", yamlfile.Loader)
     except yaml.YAMLError as error:
         raise HarnessError(f"--grid {text!r} cannot be read", SPELLINGS) from error
     if not values or any(value is None or isinstance(value, dict) for value in values):

@@ -1,0 +1,204 @@
+"""A named study: rows of settings of a method, and the sentences they should support. Read from YAML."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness import registry, yamlfile
+from harness.errors import HarnessError, nearest
+from harness.family import Calibration, Family
+from harness.method import configure
+from harness.sweep.grid import label
+
+OWN = "family's own"
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Claim(Strict):
+    """A sentence and what would show it: `row` is better than `than` in the columns of `group`; or, with
+    `within`, the two differ by less than that. A row is named by its label, or by settings, which stand for
+    every pair of rows that agree in all else. `than` may be `base`; `row: any` is each row but `than`."""
+
+    sentence: str
+    row: str | dict[str, Any]
+    than: str | dict[str, Any]
+    group: str = "all"
+    within: float | None = Field(None, gt=0)
+
+
+class Sets(Strict):
+    """Other calibration data than the family's own, one change at a time: `sets` of `calibration_sets` (by
+    role and name, or `all`), numbers of rows `n`, and draws by `seed`."""
+
+    sets: Literal["all"] | dict[str, list[str]] = {}
+    n: list[int] = []
+    seed: list[int] = []
+
+
+class Study(Strict):
+    """See docs/studies.md."""
+
+    name: str
+    title: str
+    paper: str = ""
+    method: str | None = None
+    settings: dict[str, Any] = {}
+    rows: Literal["family"] | dict[str, dict[str, Any]] = {}
+    grid: dict[str, list[Any]] = {}
+    calibration: Sets | None = None
+    families: Literal["all"] | None = None
+    seeds: int = Field(1, ge=1)
+    spread: str | None = None
+    measure: Literal["tasks", "cost"] = "tasks"
+    claims: list[Claim] = []
+    figure: Literal["bars", "surface", "cost"] = "bars"
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Study:
+        kinds = [bool(self.rows), bool(self.grid), self.calibration is not None]
+        if sum(kinds) != 1:
+            raise ValueError("a study has `rows:`, `grid:` or `calibration:`, one of the three")
+        if self.method is None and self.rows != "family":
+            bare = [name for name, row in (self.rows or {"": {}}).items() if "method" not in row]
+            if bare:
+                raise ValueError(f"row {bare[0]!r} names no `method:`, and neither does the study")
+        if self.spread is not None and self.spread not in self.grid:
+            raise ValueError(f"`spread` is {self.spread!r}, which is no axis of the grid")
+        return self
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a study: a method's settings on a family, whose calibration may be another."""
+
+    label: str
+    method: str
+    settings: Mapping[str, Any]
+    family: Family
+    point: Mapping[str, Any]  # what of the settings this row is about; claims select by it
+
+
+def load_study(name: str) -> Study:
+    """The study called `name`, or the one in the file at that path; errors name file, line and key."""
+    path = registry.get("studies", name).path
+    data, places = yamlfile.read(path)
+    try:
+        return Study.model_validate({**data, "name": path.stem})
+    except ValidationError as error:
+        raise _explained(error, path, places) from error
+
+
+def _explained(error: ValidationError, path: Path, places: Any) -> HarnessError:
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return HarnessError(
+            f"{path}: unknown key `{key}`", nearest(str(first["loc"][-1]), Study.model_fields)
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    return HarnessError(
+        f"{path}: `{key or path.stem}`: {message}", "`harness show study selection` is an example"
+    )
+
+
+def variants(study: Study, family: Family) -> list[Variant]:
+    """The rows of a study on one family, every setting checked. HarnessError for what does not fit."""
+    if study.rows == "family":
+        return [Variant(row.label, row.method, row.settings, family, {}) for row in family.rows()]
+    if study.calibration is not None:
+        return [
+            Variant(name, study.method, study.settings, other, {"calibration": name})
+            for name, other in calibrated(study.calibration, family).items()
+        ]
+    if study.grid:
+        points = [
+            dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())
+        ]
+        given = {label("", point): point for point in points}
+    else:
+        given = study.rows
+    found = []
+    for name, own in given.items():
+        point = {key: value for key, value in own.items() if key != "method"}
+        method = own.get("method", study.method)
+        settings = {**study.settings, **point}
+        configure(registry.method(method), settings)
+        found.append(Variant(name, method, settings, family, point))
+    return found
+
+
+def calibrated(wanted: Sets, family: Family) -> dict[str, Family]:
+    """The family with other calibration data, by what is other; its own first."""
+    found = {OWN: family}
+    sets = wanted.sets
+    if sets == "all":
+        sets = {role: list(known) for role, known in family.calibration_sets.items()}
+    for role, names in sets.items():
+        for name in names:
+            other = family.with_calibration(role, name)
+            if other.calibration != family.calibration:
+                found[f"{role}: {name}"] = other
+    for key, values in (("n", wanted.n), ("seed", wanted.seed)):
+        for value in values:
+            rows = {role: spec.model_copy(update={key: value}) for role, spec in family.calibration.items()}
+            if rows != family.calibration and _enough(rows, family):
+                found[f"{key} = {value}"] = family.model_copy(update={"calibration": rows})
+    return found
+
+
+def _enough(rows: Mapping[str, Calibration], family: Family) -> bool:
+    """Whether every role has so many rows."""
+    from harness.scores.calibration import load_rows
+
+    for spec in rows.values():
+        try:
+            load_rows(spec, family.folder)
+        except HarnessError as error:
+            if "rows; n is" in error.message or "at most" in error.message:
+                return False
+            raise
+    return True
+
+
+def pairs(claim: Claim, found: Sequence[Variant]) -> list[tuple[str, str]]:
+    """(row, than) labels that a claim compares; `base` stands for the base."""
+    by_label = {variant.label: variant for variant in found}
+    if isinstance(claim.row, str) and isinstance(claim.than, str):
+        rows = [name for name in by_label if name != claim.than] if claim.row == "any" else [claim.row]
+        for name in (*rows, claim.than):
+            if name not in by_label and name != "base":
+                raise HarnessError(
+                    f"the claim {claim.sentence!r} names the row `{name}`", nearest(name, by_label)
+                )
+        return [(name, claim.than) for name in rows]
+    if isinstance(claim.row, str) or isinstance(claim.than, str):
+        raise HarnessError(
+            f"the claim {claim.sentence!r} compares a label with settings", "name both rows the same way"
+        )
+    found_pairs = [
+        (one.label, other.label)
+        for one, other in itertools.product(found, found)
+        if _has(one.point, claim.row) and _has(other.point, claim.than) and _else_equal(one, other, claim)
+    ]
+    if not found_pairs:
+        raise HarnessError(f"the claim {claim.sentence!r} compares no rows", f"{claim.row} and {claim.than}")
+    return found_pairs
+
+
+def _has(point: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(key in point and point[key] == value for key, value in wanted.items())
+
+
+def _else_equal(one: Variant, other: Variant, claim: Claim) -> bool:
+    named = {*claim.row, *claim.than}
+    keys = {*one.point, *other.point} - named
+    return all(one.point.get(key) == other.point.get(key) for key in keys)
