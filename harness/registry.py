@@ -2,7 +2,8 @@
 
 Three places are searched, and all three have the same shape (`methods/*.py`, `tasks/*.yaml`, `reports/*.py`,
 `families/*.yaml`, `studies/*.yaml`): what is built in, the working folder, and installed packages that
-announce themselves under the entry-point group `harness.plugins`. Being a file in the folder is the registration.
+announce themselves under the entry-point group `harness.plugins`. Being a file in the folder is the
+registration.
 """
 
 from __future__ import annotations
