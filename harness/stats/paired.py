@@ -2,9 +2,9 @@
 
 Resampling is seeded: equal items give equal numbers. Sources: percentile bootstrap (Efron and Tibshirani,
 1993, chapter 13), of whole clusters where items share something (Davison and Hinkley, 1997, section 3.8);
-McNemar's exact test for scores of 0 and 1 (Psychometrika 12, 1947; binomial form); for other scores the paired
-permutation test that flips the signs of the differences (Fisher, 1935); Holm (Scandinavian Journal of
-Statistics 6, 1979).
+McNemar's exact test for scores of 0 and 1 (Psychometrika 12, 1947; binomial form); for other scores the
+paired permutation test that flips the signs of the differences (Fisher, 1935); Holm (Scandinavian Journal
+of Statistics 6, 1979).
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ CELLS = 4_000_000  # numbers held at a time while resampling
 @dataclass(frozen=True)
 class Difference:
     """`effect` = one - other (of perplexities their difference), with its 95 % `interval`; `p` of the
-    two-sided `test` that there is none (None below two items); `n` items in common; `discordance` is the share
-    of them on which scores of 0 and 1 differ, else None; `spread` the standard deviation of the differences."""
+    two-sided `test` that there is none (None below two items); `n` items in common. `discordance` is the
+    share of them on which scores of 0 and 1 differ, else None; `spread` the differences' standard deviation.
+    """
 
     effect: float
     interval: tuple[float, float] | None
