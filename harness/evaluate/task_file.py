@@ -24,7 +24,7 @@ FLAGS = {"chat_template": bool, "executes_code": bool, "decoding": str, "judge":
 HEADER = {*REQUIRED, *FLAGS, "higher_is_better", "columns"}
 FLAG_HINTS = {bool: "write true or false", str: "write `decoding: task`", dict: "see docs/judges.md"}
 KINDS = ("accuracy", "score", "perplexity")
-COLUMN = {"title", "higher_is_better", "kind", "group"}
+COLUMN = {"title", "higher_is_better", "kind", "group", "main"}
 NAMES = {"task", "task_alias", "tag", "metadata", "include"}  # they change neither a request nor a score
 SCORING = {"process_results", "metric_list", "filter_list", "should_decontaminate",
            "doc_to_decontamination_query"}  # fmt: skip
@@ -34,7 +34,8 @@ OUTPUTS = ("generate_until", "loglikelihood", "loglikelihood_rolling", "multiple
 @dataclass(frozen=True)
 class Column:
     """One column of the table. `key` is lm-eval's metric, or the judge's where `judged`; `kind` says how it
-    is shown: `accuracy` in percent, `score` and `perplexity` as they are."""
+    is shown: `accuracy` in percent, `score` and `perplexity` as they are. One that is not `main` is shown,
+    and counts in no average."""
 
     key: str
     title: str
@@ -42,6 +43,7 @@ class Column:
     kind: str
     group: str
     judged: bool = False
+    main: bool = True
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,10 @@ def _columns(path: Path, config: dict, header: dict, judge: JudgeFile | None) ->
         kind = spec.get("kind", "perplexity" if key.endswith("perplexity") else "accuracy")
         if kind not in KINDS:
             raise wrong(path, f"{where}.{key}.kind", f"is {kind!r}", nearest(str(kind), KINDS), where)
+        main = spec.get("main", True)
+        if not isinstance(main, bool):
+            raise wrong(path, f"{where}.{key}.main", f"is {main!r}", "write true or false", where)
         better, title = spec["higher_is_better"], str(spec.get("title", key))
-        columns.append(Column(key, title, better, kind, spec.get("group", header["group"]), key in judged))
+        group = spec.get("group", header["group"])
+        columns.append(Column(key, title, better, kind, group, key in judged, main))
     return tuple(columns)
