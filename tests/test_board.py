@@ -6,7 +6,7 @@ import io
 import pytest
 
 from harness import registry
-from harness.board import Board, BoardRow, Cell, Heading, make
+from harness.board import Board, BoardRow, Cell, Heading, marks
 
 CHAIN = Heading("chain", "exact", "Chains", "Reasoning", True, "accuracy")
 REFUSAL = Heading("refusal", "refused", "Refused", "Safety", True, "accuracy")
@@ -23,7 +23,7 @@ def row(label, chain=None, refusal=None, ppl=None, role="merge", collapsed=()):
 
 def table(*rows):
     headings = [CHAIN, REFUSAL, PPL]
-    make._mark_best(headings, list(rows))
+    marks.mark_best(headings, list(rows))
     return Board("fam", "a | family", headings, list(rows), ["a note with * and |"])
 
 

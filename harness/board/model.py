@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 NOT_RUN = "–"
+SIGNIFICANT = "°"  # differs from the baseline
+IMPORTED = "‡"
 SCHEMA = 1  # of `report/board.json`
+FLOAT = "$float"
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,8 @@ class Board:
         plain = dataclasses.asdict(self)
         for row in plain["rows"]:
             row["cells"] = {f"{task}/{metric}": cell for (task, metric), cell in row["cells"].items()}
-        return json.dumps({"schema": SCHEMA, **plain}, indent=1, ensure_ascii=False, default=str) + "\n"
+        told = _plain({"schema": SCHEMA, **plain})
+        return json.dumps(told, indent=1, ensure_ascii=False, default=str, allow_nan=False) + "\n"
 
 
 def number(value: float, digits: int) -> str:
@@ -197,9 +201,22 @@ def number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if abs(value) < 1e5 else f"{value:.2e}"
 
 
+def _plain(value: Any) -> Any:
+    """JSON has no word for what is not finite: it becomes {"$float": "nan"}."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return {FLOAT: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _restored(found: dict[str, Any]) -> Any:
+    return float(found[FLOAT]) if set(found) == {FLOAT} else found
+
+
 def read_board(path: Path) -> Board:
     """The board that a JSON report wrote; ValueError where it is none of ours."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(path.read_text(encoding="utf-8"), object_hook=_restored)
     if not isinstance(found, Mapping) or found.pop("schema", None) != SCHEMA:
         raise ValueError(f"{path} is no board of schema {SCHEMA}")
     headings = [Heading(**h) for h in found.pop("headings")]

@@ -93,7 +93,7 @@ def _record(
 ) -> dict[str, Any]:
     generative, judged = request.task.uses_generation, request.task.judge is not None
     parts = {name: found["samples"][name] for name in built}
-    rows = sample_rows(parts, lm.answers, generative, judged)
+    rows = sample_rows(parts, lm.answers, generative, judged, request.task.cluster)
     write_samples(rows, request.folder / "samples.parquet")
     tokens = [answer["tokens"] for given in lm.answers.values() for _, answer in given if generative]
     first = next(iter(built.values()))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.evaluate.intervals import bootstrap, exp, pairs_of, stderr
+from harness.store import digest
 from harness.task import TOLD, strip_thinking
 
 NGRAM = 4
@@ -73,16 +74,23 @@ def rates(rows: list[dict]) -> dict[str, float | None]:
 
 
 def sample_rows(
-    samples: dict[str, list[dict]], answers: dict[tuple[str, int], list], generative: bool, judged: bool
+    samples: dict[str, list[dict]],
+    answers: dict[tuple[str, int], list],
+    generative: bool,
+    judged: bool,
+    cluster: str | None = None,
 ) -> list[dict[str, Any]]:
     """One flat row per document (and filter): what was asked and answered, and what it scored. For a judge
-    also the task's row and all responses, as JSON."""
+    also the task's row and all responses, as JSON. `cluster` is the column of the task's rows that items
+    share (a passage); the samples have its hash."""
     rows = []
     for task, part in samples.items():
         for sample in part:
             row = _row(sample, answers[task, sample["doc_id"]], generative)
             if len(samples) > 1:
                 row = {"task": task, **row}
+            if cluster is not None:
+                row["cluster"] = digest(sample["doc"][cluster])[:16]
             if judged:
                 texts = [told["text"] for _, told in answers[task, sample["doc_id"]]]
                 row |= {"row": _text(sample["doc"]), "responses": json.dumps(texts, ensure_ascii=False)}
@@ -110,6 +118,8 @@ def _row(sample: dict, given: list, generative: bool) -> dict[str, Any]:
             value = exp(-float(value[0]) / float(value[1])) if value[1] else None
         if name not in TOLD and (value is None or isinstance(value, (int, float)) or hasattr(value, "dtype")):
             row[name] = None if value is None else float(value)
+        elif name not in TOLD and isinstance(value, (tuple, list)):  # what an aggregation is made of
+            row[name] = _text(value)
     return row
 
 

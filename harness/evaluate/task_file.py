@@ -20,9 +20,9 @@ from harness.evaluate.task_yaml import Function, read, wrong
 from harness.store import digest
 
 REQUIRED = ("title", "group", "paper", "licence", "revision", "profile")
-FLAGS = {"chat_template": bool, "executes_code": bool, "decoding": str, "judge": dict}
+FLAGS = {"chat_template": bool, "executes_code": bool, "decoding": str, "judge": dict, "cluster": str}
 HEADER = {*REQUIRED, *FLAGS, "higher_is_better", "columns"}
-FLAG_HINTS = {bool: "write true or false", str: "write `decoding: task`", dict: "see docs/judges.md"}
+FLAG_HINTS = {bool: "write true or false", str: "write a word", dict: "see docs/judges.md"}
 KINDS = ("accuracy", "score", "perplexity")
 COLUMN = {"title", "higher_is_better", "kind", "group", "main"}
 NAMES = {"task", "task_alias", "tag", "metadata", "include"}  # they change neither a request nor a score
@@ -72,6 +72,11 @@ class TaskFile:
     def own_decoding(self) -> bool:
         """Whether the task's generation settings hold whatever the family says."""
         return self.header.get("decoding") == "task"
+
+    @property
+    def cluster(self) -> str | None:
+        """The column of the task's rows that items share, such as a passage; None where they share none."""
+        return self.header.get("cluster")
 
     @property
     def executes_code(self) -> bool:

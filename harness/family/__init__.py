@@ -61,6 +61,7 @@ class Family(Strict):
     chat_template: bool | Literal["auto"] = True
     generation: dict[Literal["base", "task", "reasoning", "merge"], Generation] = {}
     methods: dict[str, dict[str, Any] | Literal[False] | None] = {}
+    baseline: str = "base"
     collapse: Collapse = Collapse()
     engine: EngineSettings = EngineSettings()
     seed: int = 0
@@ -100,6 +101,10 @@ class Family(Strict):
                         f"{key} names the role {role!r}; the experts are {', '.join(self.experts)}"
                     )
         taken = {*donors, *(self.label(role) for role in self.experts), *(row.label for row in self.rows())}
+        known = {*taken, *self.checkpoints, *(row.method for row in self.rows())}
+        if self.baseline not in known:
+            hint = nearest(self.baseline, known)
+            raise ValueError(f"baseline is {self.baseline!r}, which is no row; {hint}")
         for label in self.checkpoints:
             if label in taken:
                 raise ValueError(f"`rows` has a {label!r}, which is another row's label; choose a new one")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+CLUSTER = "cluster"  # column of the samples of a task whose items share something
 ItemId = tuple[str, int]  # lm-eval's task (of a group), document
 
 
@@ -43,14 +44,11 @@ def aggregated(values: np.ndarray) -> Any:
         return np.exp(-values[:, 0].sum() / values[:, 1].sum())
 
 
-def items_of(folder: Path, metric: str, cluster: str | None = None) -> Items | None:
+def items_of(folder: Path, metric: str) -> Items | None:
     """The items behind the metric of an evaluation's or a judgement's folder; None where there are none (rows
-    that were imported without samples, metrics that are no mean). `cluster` is a column of the samples."""
-    found = (
-        _judged(folder, metric)
-        if (folder / "judged.parquet").is_file()
-        else _sampled(folder, metric, cluster)
-    )
+    that were imported without samples, metrics that are no mean)."""
+    judged = (folder / "judged.parquet").is_file()
+    found = _judged(folder, metric) if judged else _sampled(folder, metric)
     if not found:
         return None
     import numpy as np
@@ -58,10 +56,10 @@ def items_of(folder: Path, metric: str, cluster: str | None = None) -> Items | N
     ids = tuple(sorted(found))
     values = np.array([found[i][0] for i in ids], dtype=np.float64)
     named = [found[i][1] for i in ids]
-    return Items(ids, values, None if cluster is None or None in named else tuple(map(str, named)))
+    return Items(ids, values, None if None in named else tuple(map(str, named)))
 
 
-def _sampled(folder: Path, metric: str, cluster: str | None) -> dict[ItemId, tuple[Any, Any]]:
+def _sampled(folder: Path, metric: str) -> dict[ItemId, tuple[Any, Any]]:
     import pyarrow.parquet as pq
 
     path = folder / "samples.parquet"
@@ -73,7 +71,7 @@ def _sampled(folder: Path, metric: str, cluster: str | None) -> dict[ItemId, tup
     wanted = pair or [name]
     if not set(wanted) <= known:
         return {}
-    beside = [c for c in ("task", "doc_id", "filter", cluster) if c in known]
+    beside = [c for c in ("task", "doc_id", "filter", CLUSTER) if c in known]
     columns = list(dict.fromkeys([*beside, *wanted, *([name] if name in known else [])]))
     found: dict[ItemId, tuple[Any, Any]] = {}
     for row in pq.read_table(path, columns=columns).to_pylist():
@@ -83,7 +81,7 @@ def _sampled(folder: Path, metric: str, cluster: str | None) -> dict[ItemId, tup
         if all(_number(value) for value in values):
             key = (row.get("task") or "", row["doc_id"])
             value = _weighted(*values, row.get(name)) if pair else values[0]
-            found[key] = (value, row.get(cluster) if cluster else None)
+            found[key] = (value, row.get(CLUSTER))
     return found
 
 

@@ -1,0 +1,92 @@
+"""Ranks of merges over the columns, and how sure they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.board.marks import ranked
+from harness.board.model import Board, BoardRow, Heading
+from harness.board.significance import items
+from harness.stats.items import Items, matched
+
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Mean rank over the columns (1 is best) with the 95 % interval of a bootstrap over items; None where the
+    items are not there. Collapsed merges share the last ranks."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def ranks(board: Board) -> dict[str, Rank]:
+    """Ranks of the merges that have every main column, by label."""
+    import numpy as np
+
+    columns = [h for h in board.headings if h.main]
+    rows = [r for r in board.rows if r.is_merge and all(_finite(r, h) for h in columns)]
+    if not rows or not columns:
+        return {}
+    broken = np.array([not ranked(row) for row in rows])
+    point = np.mean([_ranked(_values(rows, h), h, broken) for h in columns], axis=0)
+    drawn = [_drawn(rows, h, broken, seed) for seed, h in enumerate(columns)]
+    if any(d is None for d in drawn):
+        return {row.label: Rank(float(mean), None, None) for row, mean in zip(rows, point, strict=True)}
+    low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975], axis=0)
+    return {
+        row.label: Rank(float(mean), float(a), float(b))
+        for row, mean, a, b in zip(rows, point, low, high, strict=True)
+    }
+
+
+def _finite(row: BoardRow, heading: Heading) -> bool:
+    cell = row.cell(heading)
+    return cell is not None and not math.isnan(cell.value)
+
+
+def _values(rows: Sequence[BoardRow], heading: Heading):
+    import numpy as np
+
+    return np.array([row.cell(heading).value for row in rows])
+
+
+def _ranked(values, heading: Heading, broken):
+    """Ranks along the last axis, ties at their mean; collapsed rows behind all others."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    order = -values if heading.higher_is_better else values
+    return rankdata(np.where(broken, np.inf, order), axis=-1)
+
+
+def _drawn(rows: Sequence[BoardRow], heading: Heading, broken, seed: int):
+    """Ranks [draws, rows] in bootstrap samples of the items that all rows have; None without items."""
+    import numpy as np
+
+    found: list[Items] = []
+    for row in rows:
+        own = items(row.cell(heading), heading.metric)
+        if own is None:
+            return None
+        found.append(own)
+    first = found[0]
+    for other in found[1:]:
+        first, _ = matched(first, other)
+    found = [matched(own, first)[0] for own in found]
+    n, draw = len(first.ids), np.random.default_rng(seed)
+    if n == 0:
+        return None
+    counts = draw.multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(float)
+    with np.errstate(over="ignore"):
+        if first.ratio:
+            values = np.stack(
+                [np.exp(-(counts @ i.values[:, 0]) / (counts @ i.values[:, 1])) for i in found], axis=1
+            )
+        else:
+            values = np.stack([counts @ i.values / n for i in found], axis=1)
+    return _ranked(np.round(values, 12), heading, broken)
