@@ -1,40 +1,42 @@
-"""The table on the terminal (rich), readable without colour; Markdown when standard output is piped."""
+"""The table on the terminal, split by groups of columns where it is narrow; Markdown when it is piped."""
 
 import sys
+import tempfile
+from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from harness import registry
+from harness.typeset import Printer, grid, kept, notes, visible
 
 
 def render(board, folder):
     """Print the board to standard output; writes no file."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        sys.stdout.write((folder / "table.md").read_text(encoding="utf-8"))
-        return []
-    wide = console.width >= 30 + 13 * len(board.headings)
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", title_justify="left")
-    table.add_column("")
-    groups = [h.group for h in board.headings]
-    for index, h in enumerate(board.headings):
-        group = h.group if index == 0 or groups[index - 1] != h.group else ""
-        table.add_column(
-            Text(f"{group}\n{h.title} {h.arrow}\nn={board.n(h)}", justify="right"), justify="right"
-        )
-    for row in board.rows:
-        cells = [Text(board.text(row, h, error=wide), style=_style(row, h)) for h in board.headings]
-        table.add_row(
-            Text(board.label(row), style="dim" if not row.is_merge else ""), *cells, end_section=False
-        )
-    console.print(table)
-    for note in board.footnotes:
-        console.print(Text(note, style="dim"))
+    if console.is_terminal:
+        show(console, board)
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            (path,) = registry.report("markdown")(board, Path(temporary))
+            sys.stdout.write(path.read_text(encoding="utf-8"))
     return []
 
 
-def _style(row, heading):
-    cell = row.cells.get((heading.task, heading.metric))
-    if not row.is_merge or cell is None:
-        return "dim"
-    return "bold" if cell.best else "italic" if row.collapsed else ""
+def show(console, board):
+    """Print the table and what stands under it; where it is not split, also what merges keep."""
+    table = Printer(console, grid(board), spread=True)
+    if len(table.blocks) > 1:
+        table = Printer(console, grid(board), spread=False)
+    table.show()
+    if (shares := kept(board)) is not None and len(table.blocks) == 1:
+        console.print()
+        console.print(Text(shares.title, style="bold"))
+        Printer(console, shares, spread=False).show()
+    console.print()
+    for mark, note in notes(board):
+        console.print(Text(_mark(mark) + visible(note), style="dim"))
+
+
+def _mark(mark):
+    return f"[{mark}] " if mark.isascii() and mark else f"{mark} " * bool(mark)
