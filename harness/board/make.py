@@ -16,6 +16,7 @@ from harness.board.model import Board, BoardRow
 from harness.board.notes import footnotes
 from harness.board.significance import test_rows
 from harness.collapse import collapse_of, spelled
+from harness.details import details_of
 from harness.errors import HarnessError, nearest
 from harness.plan import Plan, RowStep
 from harness.recipe import code_hash, file_of
@@ -54,7 +55,8 @@ def make_board(
         mixed,
         _settings(plan),
         _provenance(plan),
-        with_paper=with_paper,
+        details_of(plan),
+        with_paper,
     )
 
 
