@@ -25,7 +25,7 @@ def main() -> None:
 
 @main.command()
 @options("family", "methods", "tasks", "limit", "results", "engine", "keep_weights", "allow_nonfinite",
-         "device", "unsandboxed", "executor", "address")  # fmt: skip
+         "device", "unsandboxed", "executor", "address", "with_paper", "allow_mixed", "baseline")  # fmt: skip
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it takes, and stop.")
 def compare(
     family: str,
@@ -48,7 +48,8 @@ def compare(
     if only_plan:
         sys.exit(estimate.print_plan(*wanted, engine=engine, **weights))
     place = {"executor": executor, "address": address}
-    sys.exit(verbs.compare(*wanted, merging, engine=engine, **weights, **place))
+    board = {name: merging.pop(name) for name in ("with_paper", "allow_mixed", "baseline")}
+    sys.exit(verbs.compare(*wanted, merging, engine=engine, board=board, **weights, **place))
 
 
 @main.command()
@@ -156,7 +157,8 @@ def clean(
     )
 
 
-for command in (published.report, beside.doctor, beside.plan, beside.check, beside.lock, beside.push,
+for command in (published.report, published.leaderboard, published.explain, published.export,
+                published.import_, beside.doctor, beside.plan, beside.check, beside.lock, beside.push,
                 beside.new, beside.data, beside.judge, studied.analyse, studied.sweep):  # fmt: skip
     main.add_command(command)
 

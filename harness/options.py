@@ -136,6 +136,15 @@ def options(*names: str) -> Callable[[Callable], Callable]:
             metavar="HOST:PORT",
             help="The Ray cluster's head (default: RAY_ADDRESS, or Ray on this machine alone).",
         ),
+        "with_paper": click.option(
+            "--with-paper", is_flag=True, help="The paper's numbers beside ours, with what contradicts them."
+        ),
+        "allow_mixed": click.option(
+            "--allow-mixed", is_flag=True, help="Show cells that were not measured alike, with footnotes."
+        ),
+        "baseline": click.option(
+            "--baseline", metavar="ROW", help="What differences are tested against (default: the family's)."
+        ),
         "device": click.option(
             "--device",
             default="auto",

@@ -12,7 +12,8 @@ from harness.options import Command, options, split
 
 
 @click.command(cls=Command)
-@options("family", "methods", "tasks", "limit", "results")
+@options("family", "methods", "tasks", "limit", "results", "engine", "with_paper", "allow_mixed",
+         "baseline")  # fmt: skip
 @click.option(
     "--only", metavar="A,B", help="Only these reports (default: every one; `harness list reports`)."
 )

@@ -18,6 +18,7 @@ from harness.board.significance import test_rows
 from harness.collapse import collapse_of, spelled
 from harness.details import details_of
 from harness.errors import HarnessError, nearest
+from harness.family import Family
 from harness.plan import Plan, RowStep
 from harness.recipe import code_hash, file_of
 
@@ -60,13 +61,23 @@ def make_board(
     )
 
 
+def check_options(
+    family: Family, *, with_paper: bool = False, allow_mixed: bool = False, baseline: str | None = None
+) -> None:
+    """Raise HarnessError for what `make_board` would refuse, before any work."""
+    if with_paper:
+        papers.check(family)
+    rows = family.rows()
+    known = {"base", *family.roles, *family.checkpoints, *(r.label for r in rows), *(r.method for r in rows)}
+    if baseline is not None and baseline not in known:
+        raise HarnessError(f"no row is called `{baseline}`", nearest(baseline, known))
+
+
 def _baseline(plan: Plan, rows: list[BoardRow], wanted: str | None) -> BoardRow | None:
     """The row that others are tested against; None where there is none among these rows."""
-    names = {row.label: row for row in rows}
+    names = {row.method: row for row in reversed(rows) if row.method} | {row.label: row for row in rows}
     names |= {s.recipe.label: r for s, r in zip(plan.rows, rows, strict=False) if s.is_merge}
     names |= {s.role: r for s, r in zip(plan.rows, rows, strict=False) if not s.is_merge}
-    if wanted is not None and wanted not in names:
-        raise HarnessError(f"no row is called `{wanted}`", nearest(wanted, names))
     return names.get(wanted or plan.family.baseline)
 
 

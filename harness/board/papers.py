@@ -14,20 +14,22 @@ ROLES = {"reasoning": "expert_reasoning", "task": "expert_task"}
 STAND_INS = {"sce": "fusellm"}  # what the paper calls FuseLLM is most likely this
 
 
-def add(family: Family, headings: Sequence[Heading], rows: Sequence[BoardRow]) -> None:
-    """Fill `Cell.paper` (in our scale) and `paper_note` (what contradicts the number). The paper has one row
-    for each method: of several rows of ours the first has it, which is the one with the paper's settings.
-
-    Raises HarnessError for a family that the paper has no table of."""
-    name = family.paper
-    if name is None:
+def check(family: Family) -> None:
+    """Raise HarnessError for a family that the paper has no table of."""
+    if family.paper is None:
         raise HarnessError(
             f"the paper has no numbers of family `{family.name}`",
             "families with some: " + ", ".join(paper.FAMILIES),
         )
+
+
+def add(family: Family, headings: Sequence[Heading], rows: Sequence[BoardRow]) -> None:
+    """Fill `Cell.paper` (in our scale) and `paper_note` (what contradicts the number). The paper has one row
+    for each method: of several rows of ours the first has it, which is the one with the paper's settings."""
+    check(family)
     found = {
         (n.method, paper.COLUMNS[n.benchmark][:2]): n
-        for n in paper.numbers(name)
+        for n in paper.numbers(family.paper)
         if n.benchmark in paper.COLUMNS
     }
     taken: set[str] = set()

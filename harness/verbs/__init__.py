@@ -13,7 +13,7 @@ from rich.text import Text
 
 from harness import asked, cluster, contamination, registry
 from harness import tasks as tasks_of
-from harness.board import make_board
+from harness.board import check_options, make_board
 from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError, nearest
 from harness.family import Family, load_family, model_path
@@ -38,13 +38,16 @@ def compare(
     keep_weights: str = "all",
     executor: str = "local",
     address: str | None = None,
+    board: dict[str, Any] | None = None,
 ) -> int:
     """Merge, evaluate, report; the exit code. `merging` are keywords of `harness.merge.merge`, `engine` is
-    what evaluates, `keep_weights` `all` or `none`, `executor` `local` or `ray` (the cluster at `address`)."""
+    what evaluates, `keep_weights` `all` or `none`, `executor` `local` or `ray` (the cluster at `address`),
+    `board` keywords of `make_board`."""
     merging, here = {"device": "auto", **(merging or {})}, executor == "local"
     if here:
         check_device(merging["device"])
     loaded, store = locked_family(family, results)
+    check_options(loaded, **(board or {}))
     known = asked.everything(loaded, methods, tasks)
     wanted = {"limit": limit, "engine": engine, "known": known}
     if here:
@@ -63,9 +66,9 @@ def compare(
                 screen.note(f"{row.label}: {note}")
         if session:
             given = {"methods": methods, "tasks": tasks, **wanted}
-            return _run_and_report(plan, screen, plan.store.report, session.runner(given), **merging)
+            return _run_and_report(plan, screen, plan.store.report, board, session.runner(given), **merging)
         estimate.refuse_plan(plan, merging["device"], keep_weights)
-        return _run_and_report(plan, screen, plan.store.report, keep_weights=keep_weights, **merging)
+        return _run_and_report(plan, screen, plan.store.report, board, keep_weights=keep_weights, **merging)
 
 
 def evaluate(
@@ -104,8 +107,15 @@ def _settled(family: Family, store: Store) -> Family:
     return experts.trained(family, made) if all(step.ready for step in made) else family
 
 
-def _run_and_report(plan: Plan, screen: Screen, folder: Path, runner: Any = None, **how: Any) -> int:
-    """`runner` carries plans out elsewhere."""
+def _run_and_report(
+    plan: Plan,
+    screen: Screen,
+    folder: Path,
+    board: dict[str, Any] | None = None,
+    runner: Any = None,
+    **how: Any,
+) -> int:
+    """`board` are keywords of `make_board`; `runner` carries plans out elsewhere."""
     from harness import ready
     from harness.run import carry_out
 
@@ -115,8 +125,8 @@ def _run_and_report(plan: Plan, screen: Screen, folder: Path, runner: Any = None
     outcome = (runner or carry_out)(plan, screen, **how)
     if outcome.stored:
         screen.done("store", f"{outcome.stored} steps", "from store")
-    board = make_board(plan)
-    code = reporting.write_reports(board, folder, screen, reporting.reports())
+    made = make_board(plan, **(board or {}))
+    code = reporting.write_reports(made, folder, screen, reporting.reports())
     if outcome.failed:
         screen.note(f"{len(outcome.failed)} steps failed; the same command tries them again, and only them")
     return outcome.exit_code or code

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__, asked, registry
-from harness.board import Board, make_board
+from harness.board import Board, check_options, make_board
 from harness.errors import HarnessError
 from harness.plan import Plan
 from harness.planner import make_plan
@@ -41,6 +41,7 @@ def report(
     all), `watch` the seconds between two looks while a run goes on, `board` keywords of `make_board`."""
     wanted = reports(names)
     loaded, store = locked_family(family, results)
+    check_options(loaded, **board)
     known = asked.everything(loaded, methods, tasks)
     made = experts.steps(loaded, store)
     if waiting := [step.role for step in made if not step.ready]:

@@ -1,0 +1,196 @@
+"""`harness explain`: where a number of the table comes from, down to the sample."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from harness.board import Board, BoardRow, Cell, Heading, read_board
+from harness.board.recompute import recomputed, same
+from harness.errors import HarnessError, nearest
+from harness.family import load_family
+from harness.store import Store
+
+LONGEST = 4000  # characters of a prompt or response that are shown
+
+
+def explain(
+    cell: str | None,
+    family: str,
+    results: Path,
+    board: Path | None,
+    *,
+    item: int | None,
+    everything: bool,
+    as_json: bool,
+) -> int:
+    """Tell of one cell, of one item of it, or recompute every cell; 1 where a recomputed value differs."""
+    file = board or Store(results, load_family(family).name).report / "board.json"
+    found = _read(file)
+    root = None if _is_here(found) else file.resolve().parent.parent
+    if everything:
+        return _check_all(found, root, as_json)
+    if cell is None:
+        raise HarnessError("no cell was named", "ROW/TASK, as in 'TIES/gsm8k'; or --all")
+    row, heading = _named(found, cell)
+    given = row.cell(heading)
+    if given is None:
+        raise HarnessError(
+            f"`{row.label}` was not run on {heading.title}", "`harness compare` runs what is missing"
+        )
+    if item is not None:
+        told = _item(_folder(given, root), item, heading)
+    else:
+        told = _told(found, row, heading, given, root)
+    if as_json:
+        click.echo(json.dumps(told, indent=1, ensure_ascii=False, default=str))
+    else:
+        _print(told)
+    return 1 if told.get("agrees") is False else 0
+
+
+def _read(file: Path) -> Board:
+    try:
+        return read_board(file)
+    except FileNotFoundError as error:
+        raise HarnessError(
+            f"there is no {file}", "run `harness compare` or `harness report` first"
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise HarnessError(f"{file} cannot be read: {error}", "`harness report` writes it anew") from error
+
+
+def _is_here(board: Board) -> bool:
+    """Whether the board's folders can be reached from the working folder."""
+    folders = [cell.folder for row in board.rows for cell in row.cells.values() if cell.folder]
+    return any(Path(folder).is_dir() for folder in folders)
+
+
+def _named(board: Board, text: str) -> tuple[BoardRow, Heading]:
+    """ROW/TASK[/METRIC]; a row by its label or method, where that is of one row."""
+    rows = {row.label: row for row in board.rows}
+    for row in board.rows:
+        if row.method and sum(other.method == row.method for other in board.rows) == 1:
+            rows.setdefault(row.method, row)
+    for cut in [match.start() for match in re.finditer("/", text)][::-1]:
+        row, column = text[:cut].strip(), text[cut + 1 :].strip()
+        headings = [h for h in board.headings if column in (h.key, h.task, h.title)]
+        if row in rows and headings:
+            return rows[row], next((h for h in headings if h.main), headings[0])
+    if "/" not in text:
+        raise HarnessError(f"`{text}` names no cell", "ROW/TASK or ROW/TASK/METRIC, as in 'TIES/gsm8k'")
+    row, _, column = text.partition("/")
+    if row.strip() not in rows:
+        raise HarnessError(f"no row is called `{row.strip()}`", nearest(row.strip(), rows))
+    known = [name for h in board.headings for name in (h.task, h.key)]
+    raise HarnessError(f"no column is called `{column.strip()}`", nearest(column.strip(), known))
+
+
+def _folder(cell: Cell, root: Path | None) -> Path:
+    return Path(cell.folder) if root is None else root / cell.folder
+
+
+def _told(board: Board, row: BoardRow, heading: Heading, cell: Cell, root: Path | None) -> dict[str, Any]:
+    folder, test = _folder(cell, root), cell.test
+    value = recomputed(board, row, heading, root)
+    told: dict[str, Any] = {
+        "cell": f"{row.label} · {heading.title} {heading.arrow} ({heading.key})",
+        "printed": board.text(row, heading),
+        "value": cell.value,
+        "n": cell.n,
+        "interval": cell.interval,
+        "recomputed": value,
+        "agrees": None if value is None else same(value, cell.value),
+    }
+    if test is not None:
+        told["test"] = f"{test.test} against {board.baseline} on {test.n} items"
+        told |= {"difference": test.difference, "difference_interval": test.interval,
+                 "p": test.p, "p_holm": test.p_holm}  # fmt: skip
+    if cell.paper is not None:
+        told |= {"paper": cell.paper, "paper_note": cell.paper_note}
+    told |= {"rates": cell.rates, "settings": cell.settings, "collapsed": row.collapsed}
+    told["measured_in"] = str(folder)
+    told["samples"] = str(folder / "samples.parquet")
+    made = folder / "done.json"
+    if made.is_file():
+        done = json.loads(made.read_text(encoding="utf-8"))
+        told |= {"engine": done.get("engine"), "model_sha256": done.get("fingerprint")}
+    told["model"] = row.folder
+    told["recipe"] = row.recipe
+    told["again"] = row.command
+    return {key: known for key, known in told.items() if known not in (None, [], {}, "")} | (
+        {"recomputed": "its samples are not here"} if value is None else {}
+    )
+
+
+def _item(folder: Path, item: int, heading: Heading) -> dict[str, Any]:
+    """One row of the samples."""
+    import pyarrow.parquet as pq
+
+    path = folder / "samples.parquet"
+    if not path.is_file():
+        raise HarnessError(
+            f"there is no {path}", "the row was imported without samples, or its folder was deleted"
+        )
+    rows = pq.read_table(path).to_pylist()
+    found = [row for row in rows if row["doc_id"] == item]
+    if not found:
+        known = sorted(row["doc_id"] for row in rows)
+        raise HarnessError(f"there is no item {item}", f"items go from {known[0]} to {known[-1]}")
+    told = {key: value for key, value in found[0].items() if value is not None}
+    judged = folder / "judged.parquet"
+    if judged.is_file():
+        told["judged"] = [row for row in pq.read_table(judged).to_pylist() if row["doc_id"] == item]
+    return {"scored_by": heading.metric, **told}
+
+
+def _check_all(board: Board, root: Path | None, as_json: bool) -> int:
+    told = []
+    for row in board.rows:
+        for heading in board.headings:
+            cell = row.cell(heading)
+            if cell is not None:
+                value = recomputed(board, row, heading, root)
+                agrees = None if value is None else same(value, cell.value)
+                told.append({"row": row.label, "column": heading.key, "printed": cell.value,
+                             "recomputed": value, "agrees": agrees})  # fmt: skip
+    wrong = [one for one in told if one["agrees"] is False]
+    unknown = [one for one in told if one["agrees"] is None]
+    if as_json:
+        click.echo(json.dumps(told, indent=1, ensure_ascii=False, default=str))
+    else:
+        for one in (*wrong, *unknown):
+            what = (
+                "its samples are not here" if one["agrees"] is None else f"recomputed {one['recomputed']!r}"
+            )
+            click.echo(f"{one['row']} · {one['column']}: printed {one['printed']!r}, {what}")
+        right = len(told) - len(wrong) - len(unknown)
+        click.echo(f"{right} of {len(told)} cells recomputed from samples and equal; {len(wrong)} differ")
+    return 1 if wrong else 0
+
+
+def _print(told: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for key, value in told.items():
+        text = (
+            json.dumps(value, ensure_ascii=False, default=str)
+            if isinstance(value, (dict, list))
+            else str(value)
+        )
+        if len(text) > LONGEST:
+            text = text[:LONGEST] + f" … ({len(text)} characters)"
+        console.print(Text(f"{key.replace('_', ' '):<20} ", style="bold"), Text(_shown(text)), sep="")
+
+
+def _shown(text: str) -> str:
+    """What a model wrote, without what a terminal would obey."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else "\ufffd" for c in text
+    )
