@@ -17,6 +17,7 @@ from harness.measure import Meter, peak_mib
 from harness.plan import EvalStep, Plan, RowStep, ScoreStep
 
 Progress = Callable[[int, int], None]
+KEPT = "weights_kept"  # in a merge's done.json
 
 
 def write_reference(row: RowStep) -> None:
@@ -86,10 +87,15 @@ def compute_scores(
 
 
 def merge_rows(
-    plan: Plan, rows: Sequence[RowStep], progress: Callable[[str, int, int], None], **engine: Any
+    plan: Plan,
+    rows: Sequence[RowStep],
+    progress: Callable[[str, int, int], None],
+    kept: bool = True,
+    **engine: Any,
 ) -> list[dict]:
-    """Merge `rows` into their folders in one set of passes; the records written to their `done.json`. A row
-    whose method raised has its exception under `error` and no `done.json`."""
+    """Merge `rows` into their `checkpoint` folders in one set of passes; the records written to their
+    `done.json`. A row whose method raised has its exception under `error` and no `done.json`. Weights that
+    are not `kept` are somebody's who deletes them."""
     with contextlib.ExitStack() as stack:
         for row in sorted(rows, key=lambda row: row.folder.path):  # two processes never wait for each other
             stack.enter_context(row.folder.working(recipes.written(row.recipe)))
@@ -98,17 +104,29 @@ def merge_rows(
             records = merge_jobs(plan, rows, progress, on_error="record", **engine)
         for row, record in zip(rows, records, strict=True):
             if record["error"] is None:
-                mark = fingerprint(row.checkpoint, plan.store.fingerprints)
+                mark = fingerprint(row.checkpoint, plan.store.fingerprints if kept else None)
                 together = {"code": row.recipe.code, "merged_together": len(rows), "fingerprint": mark}
-                row.folder.finish({**record, "peak_mib": meter.peak_mib, **together})
+                _finish(row, {**record, "peak_mib": meter.peak_mib, **together}, kept)
     return records
 
 
+def _finish(row: RowStep, record: dict[str, Any], kept: bool) -> None:
+    """Weights that were made again, and are the same, leave what was recorded of them as it was."""
+    earlier = row.folder.done()
+    again = earlier.get("fingerprint") == record["fingerprint"]
+    if not again or earlier.get(KEPT, True) != kept:
+        row.folder.finish({**(earlier if again else record), KEPT: kept})
+
+
 def merge_jobs(
-    plan: Plan, rows: Sequence[RowStep], progress: Callable[[str, int, int], None], **engine: Any
+    plan: Plan,
+    rows: Sequence[RowStep],
+    progress: Callable[[str, int, int], None],
+    alone: bool = False,
+    **engine: Any,
 ) -> list[dict]:
-    """Stream the plan's inputs once through the methods of `rows`, each into its `checkpoint` folder.
-    `engine` are keywords of `harness.merge.merge`."""
+    """Stream the plan's inputs once through the methods of `rows`, each into its `checkpoint` folder, which
+    is no row's of the store where it stands `alone`. `engine` are keywords of `harness.merge.merge`."""
     from harness import inputs as models
     from harness.merge import Inputs, Job, merge
     from harness.scores.calibration import load_rows
@@ -123,15 +141,14 @@ def merge_jobs(
         texts = {
             role: load_rows(plan.family.calibration[role], plan.family.folder) for role in row.recipe.rows
         }
-        shown = {"recipe": _card(plan, row), "rows": texts, "masks": _masks(row)}
+        shown = {"recipe": _card(plan, row), "rows": texts, "masks": _masks(row, alone)}
         jobs.append(Job(row.method, row.checkpoint, plan.family.seed, scores, **shown))
     return merge(inputs, jobs, progress=progress, **engine)
 
 
-def _masks(row: RowStep) -> Path:
-    """The figures lie beside the model in the store, in it where it stands alone (`harness merge --to`)."""
-    beside = row.checkpoint.parent == row.folder.path
-    return (row.folder.path if beside else row.checkpoint) / "masks.json"
+def _masks(row: RowStep, alone: bool) -> Path:
+    """The figures lie in the row's folder, in the model where it stands `alone` (`harness merge --to`)."""
+    return (row.checkpoint if alone else row.folder.path) / "masks.json"
 
 
 def _card(plan: Plan, row: RowStep) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Machine:
 
 def machine() -> Machine:
     """This machine, as this process may use it (a control group's limit counts)."""
-    total, free = _host()
+    total, free = host_memory()
     return Machine(len(os.sched_getaffinity(0)), total, free, gpus())
 
 
@@ -72,7 +72,8 @@ def gpus() -> tuple[Gpu, ...]:
     )
 
 
-def _host() -> tuple[int, int]:
+def host_memory() -> tuple[int, int]:
+    """Bytes of memory that this process may use in all, and now."""
     held = {}
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text().splitlines():

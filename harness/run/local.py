@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from harness import judging, lock, steps
@@ -18,6 +19,7 @@ from harness.run import merging
 from harness.run.evaluating import RowEvaluation, row_groups
 from harness.run.outcome import Outcome
 from harness.run.scoring import make_scores, score_groups, with_scores
+from harness.run.weights import Kept, weights_of
 from harness.screen import Screen
 
 # Without these, OpenMP threads spin while they wait: on a busy machine that costs ten times the work itself.
@@ -27,11 +29,12 @@ PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME":
 def carry_out(
     plan: Plan, screen: Screen, *, engines: int | None = None, keep_weights: str = "all", **merges: Any
 ) -> Outcome:
-    """Do what the store lacks. A failed step is written down and does not stop the others. `merges` are
-    keywords of `harness.merge.merge`; their `device` is also that of the gradients."""
+    """Do what the store lacks. A failed step is written down and does not stop the others. `keep_weights` is
+    `all`, or `none`: those of merges go when they are evaluated. `merges` are keywords of
+    `harness.merge.merge`; their `device` is also that of the gradients."""
     plan.store.prepare()
     patient()
-    return _Run(plan, screen, **merges).all(engines)
+    return _Run(plan, screen, **merges).all(engines, keep_weights)
 
 
 def patient() -> None:
@@ -58,14 +61,18 @@ class _Run:
 
     def __init__(self, plan: Plan, screen: Screen, **merges: Any) -> None:
         self.plan, self.outcome, self.merges = plan, Outcome(screen), merges
-        self.stop = threading.Event()
+        self.stop, self.weights = threading.Event(), Kept()
 
-    def all(self, engines: int | None) -> Outcome:
+    def all(self, engines: int | None, keep_weights: str) -> Outcome:
         plan, merges, evals = self.plan, self.plan.merges_to_make(), self.plan.evals_to_make()
         begin(plan, self.outcome)
         lost = merging.make_sources(plan, self.outcome) if merges or evals else set()
         groups = row_groups([step for step in evals if step.row.checkpoint not in lost])
-        with engines_for(len(row_groups(evals)), engines, plan.store.root / "log") as evaluators:
+        log, settings = plan.store.root / "log", plan.family.engine
+        with (
+            weights_of(plan, keep_weights, self.outcome) as self.weights,
+            engines_for(len(row_groups(evals)), engines, log, plan.engine, settings) as evaluators,
+        ):
             if evals:  # while the engines start
                 steps.load_libraries()
             self.make_all(merges, groups, evaluators)
@@ -74,24 +81,38 @@ class _Run:
         return self.outcome
 
     def make_all(self, merges: Sequence[RowStep], groups: Sequence[list[EvalStep]], evaluators: list) -> None:
-        """Scores, then merges; meanwhile the reference rows are evaluated, then the merges. A GPU is not
-        shared: the reference rows wait while gradients are computed on it."""
-        scores = score_groups(self.plan, merges)
-        references = [group for group in groups if not group[0].row.is_merge]
+        """Scores, then merges; meanwhile the rows whose weights are there are evaluated, then the merges. A
+        GPU is not shared: the former wait while gradients are computed on it."""
+        scores, wanted = score_groups(self.plan, merges), {row.folder.path for row in merges}
+        ready = [group for group in groups if group[0].row.folder.path not in wanted]
+        asked = {group[0].row.folder.path: group for group in groups}
         shared = bool(visible_gpus()) and self.merges.get("device") != "cpu"
         trains = shared and any(row.recipe.rows for row in merges)
         first = not trains and not (shared and scores)
         with self.evaluating(evaluators) as waiting:
-            self._queue(waiting, references, first)
+            self._queue(waiting, ready, first)
             if merges:
                 merging.check_inputs(self.plan, self.outcome)
                 for group in scores:
                     make_scores(self.plan, group, self.outcome, self.merges.get("device", "auto"))
-                self._queue(waiting, references, not first and not trains)
-                ready = with_scores(merges, self.outcome)
-                merging.make_merges(self.plan, ready, self.outcome, **self.merges)
-            self._queue(waiting, references, trains)
-            self._queue(waiting, [group for group in groups if group[0].row.is_merge])
+                self._queue(waiting, ready, not first and not trains)
+                for wave in self.weights.waves(with_scores(merges, self.outcome)):
+                    there = self.make_wave(wave, set(asked))
+                    self._queue(waiting, ready, trains)  # what trains is in the first wave
+                    self._queue(waiting, [asked[path] for path in there])
+                    trains = False
+            self._queue(waiting, ready, trains)
+
+    def make_wave(self, wave: Sequence[RowStep], asked: set[Path]) -> list[Path]:
+        """Make merges in shared passes; those of the folders `asked` that can be evaluated now."""
+        weights = self.weights
+        placed = weights.place(wave)
+        made = merging.make_merges(self.plan, placed, self.outcome, weights.keep, **self.merges)
+        there = [row.folder.path for row in made if row.folder.path in asked]
+        for row in wave:
+            if row.folder.path not in there:
+                weights.release(row)
+        return there
 
     def _queue(self, waiting: Any, groups: Sequence[list[EvalStep]], now: bool = True) -> None:
         for group in groups if now else ():
@@ -101,13 +122,8 @@ class _Run:
     def evaluating(self, evaluators: list) -> Iterator[queue.SimpleQueue]:
         """A queue of rows, handed to the engines as they get free; an engine loads a row's weights once."""
         waiting: queue.SimpleQueue = queue.SimpleQueue()
-
-        def work(evaluator: Any) -> None:
-            while (group := waiting.get()) is not None and not self.stop.is_set():
-                RowEvaluation(self.plan, group, self.outcome, self.stop).carry_out(evaluator)
-
         with ThreadPoolExecutor(max(1, len(evaluators))) as pool:
-            futures = [pool.submit(work, evaluator) for evaluator in evaluators]
+            futures = [pool.submit(self._evaluate, waiting, evaluator) for evaluator in evaluators]
             try:
                 yield waiting
                 for _ in evaluators:
@@ -119,3 +135,15 @@ class _Run:
                 for _ in evaluators:
                     waiting.put(None)
                 raise
+
+    def _evaluate(self, waiting: queue.SimpleQueue, evaluator: Any) -> None:
+        try:
+            while (group := waiting.get()) is not None and not self.stop.is_set():
+                row = group[0].row
+                one = RowEvaluation(self.plan, group, self.outcome, self.stop)
+                one.carry_out(evaluator, self.weights.of(row))
+                if not self.stop.is_set():
+                    self.weights.release(row)
+        except BaseException:  # a defect: whoever waits for this thread's rows is told
+            self.weights.give_up()
+            raise

@@ -36,16 +36,18 @@ def check_inputs(plan: Plan, outcome: Outcome, lineage: bool = True) -> None:
     outcome.warn(inputs.check(plan, show if lineage else None))
 
 
-def make_merges(plan: Plan, rows: Sequence[RowStep], outcome: Outcome, **merging: Any) -> list[RowStep]:
+def make_merges(
+    plan: Plan, rows: Sequence[RowStep], outcome: Outcome, kept: bool = True, **merging: Any
+) -> list[RowStep]:
     """Merge `rows` in shared passes, each into its `checkpoint` folder; those that were made. A method whose
-    code fails does not stop the others. `merging` are keywords of `harness.merge.merge`."""
+    code fails does not stop the others. `kept` says whether the weights stay there; `merging` are keywords of
+    `harness.merge.merge`."""
     if not rows:
         return []
     what = rows[0].label if len(rows) == 1 else f"{len(rows)} merges in shared passes"
     outcome.screen.now("merge", what)
-    records = steps.merge_rows(
-        plan, rows, lambda part, i, n: outcome.screen.now("merge", f"{what}, {part}", i, n), **merging
-    )
+    show = lambda part, i, n: outcome.screen.now("merge", f"{what}, {part}", i, n)  # noqa: E731
+    records = steps.merge_rows(plan, rows, show, kept, **merging)
     made = []
     for row, record in zip(rows, records, strict=True):
         if record["error"] is None:
@@ -71,6 +73,6 @@ def merge_to(plan: Plan, to: Path, screen: Screen, **merging: Any) -> None:
     if not all([make_scores(plan, group, outcome, merging.get("device", "auto")) for group in groups]):
         raise HarnessError(outcome.failed[0], "traceback.txt in the step's folder says more")
     with reachable(to):
-        (record,) = steps.merge_jobs(plan, [row], lambda *part: screen.now("merge", *part), **merging)
+        (record,) = steps.merge_jobs(plan, [row], lambda *part: screen.now("merge", *part), True, **merging)
     outcome.warn_of(row, record)
     screen.done("merge", row.label, f"{sum(record['seconds'].values()):.1f} s")

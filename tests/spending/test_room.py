@@ -171,6 +171,7 @@ def test_engines_wait_while_gradients_are_on_the_gpu(workdir, monkeypatch, gpu, 
     monkeypatch.setattr(local.merging, "check_inputs", lambda *_: None)
     monkeypatch.setattr(local, "with_scores", lambda rows, _: rows)
     monkeypatch.setattr(local, "make_scores", lambda *_: happened.append("scores"))
-    monkeypatch.setattr(local.merging, "make_merges", lambda *_, **__: happened.append("merges"))
+    make = lambda plan, rows, *_, **__: happened.append("merges") or rows  # noqa: E731
+    monkeypatch.setattr(local.merging, "make_merges", make)
     made.make_all(plan.merges_to_make(), row_groups(plan.evals_to_make()), [])
     assert list(dict.fromkeys(what for what in happened if what in order)) == order
