@@ -84,4 +84,4 @@ def interval_of(found: dict[str, Any], kind: str) -> list[float] | None:
         return [value - Z * stderr, value + Z * stderr]
     middle = (value + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(value * (1 - value) / n + Z * Z / (4 * n * n))
-    return [max(0.0, middle - half), min(1.0, middle + half)]
+    return [max(0.0, min(middle - half, value)), min(1.0, max(middle + half, value))]

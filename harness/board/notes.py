@@ -15,9 +15,8 @@ def footnotes(plan: Plan, rows: Sequence[BoardRow], baseline: BoardRow | None) -
     rule, notes = plan.family.collapse, []
     if plan.family.note:
         notes.append(" ".join(plan.family.note.split()))
-    notes.append(
-        f"bold: best merge, underlined: second · * collapsed: {spelled(rule)}; {NOT_RUN} not run · ± standard error"
-    )
+    marks = f"bold: best merge, underlined: second · * collapsed: {spelled(rule)}"
+    notes.append(f"{marks}; {NOT_RUN} not run · ± standard error")
     if baseline is not None and any(cell.test for row in rows for cell in row.cells.values()):
         notes.append(
             f"{SIGNIFICANT} differs from {baseline.label} on the same items (McNemar's exact test of scores "
