@@ -24,6 +24,8 @@ def check(headings: Sequence[Heading], rows: Sequence[BoardRow], allow: bool = F
     for heading in headings:
         cells = [(row, cell) for row in rows if (cell := row.cell(heading)) is not None]
         common = _common([cell for _, cell in cells])
+        for _, cell in cells:
+            cell.footnotes = []
         for row, cell in cells:
             odd = [
                 f"{key} {_spelled(cell.settings[key])} instead of {_spelled(common[key])}"
