@@ -83,16 +83,9 @@ class Evaluator:
         "tokens_per_response", "generated", "from_store", "seconds": {...}, "engine": {...}}. Raises
         HarnessError for a checkpoint or task that cannot be used, EvaluationError when the engine fails.
         """
-        from harness.evaluate.measure import measure
+        from harness.evaluate.row import evaluate_alone
 
-        return measure(
-            request,
-            self.engine,
-            self._numerics,
-            self._tasks,
-            self._prompts,
-            progress or (lambda done, total: None),
-        )
+        return evaluate_alone(self, request, progress or (lambda done, total: None))
 
     def peak_mib(self) -> float:
         """Highest resident set of the engine process so far, MiB."""

@@ -1,4 +1,4 @@
-"""The model as lm-eval sees it in the parent: answers come from the response store, or else from the engine.
+"""lm-eval's views of a model: a chat template while requests are built, answers while they are scored.
 
 Heavy: imports lm-eval.
 """
@@ -6,10 +6,8 @@ Heavy: imports lm-eval.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,122 +16,73 @@ from lm_eval.api.model import LM
 
 from harness.errors import HarnessError
 from harness.evaluate.engine import Engine
-from harness.evaluate.store import ResponseStore
+from harness.evaluate.store import ResponseStore, canonical
 from harness.task import THINK_OPEN, opens_thinking
 
 TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json",
                   "special_tokens_map.json", "added_tokens.json")  # fmt: skip
 
 
-class StoredLM(LM):
-    """lm-eval's model interface over a response store and an engine.
+class ChatTemplate:
+    """A model's chat template. `known` holds what was rendered by the same template before; all that one
+    task asked for is in `rendered`, by canonical request."""
 
-    `numerics` names what changes an answer besides model and request (engine, dtype). After the run,
-    `answers[task name, doc_id]` holds each document's answers in the order of its requests. `ahead` is shown
-    all (row, response) pairs before lm-eval scores them one by one.
+    def __init__(
+        self, engine: Engine, checkpoint: Path, template: str, store: ResponseStore, known: dict[str, str]
+    ) -> None:
+        self._engine, self._checkpoint, self._template = engine, checkpoint, template
+        self._store, self._known = store, known
+        self.rendered: dict[str, str] = {}
+        self.waited = 0.0  # seconds spent on the engine
+
+    def __call__(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
+        request = canonical({"kind": "render", "messages": chat_history, "generate": add_generation_prompt,
+                             "template": self._template})  # fmt: skip
+        if request not in self._known:
+            key = self._store.key(request)
+            stored, begun = self._store.get([key]), time.perf_counter()
+            self._known[request] = (
+                stored[key]
+                if key in stored
+                else self._engine.render(self._checkpoint, chat_history, add_generation_prompt)
+            )
+            self.waited += time.perf_counter() - begun
+        self.rendered[request] = self._known[request]
+        return self._known[request]
+
+
+class AnsweredLM(LM):
+    """lm-eval's model interface over answers that are there: by lm-eval's type of request, in its order.
+
+    `ahead` is shown all (row, response) pairs before lm-eval scores them one by one.
     """
 
     def __init__(
         self,
-        engine: Engine,
-        store: ResponseStore,
-        checkpoint: Path,
-        *,
-        numerics: dict[str, Any],
-        seed: int,
-        progress: Callable[[int, int], None],
-        prompts: dict[str, str],
+        answers: dict[str, list[dict[str, Any]]],
         ahead: Callable[[list[tuple[dict, str]]], None] | None = None,
     ) -> None:
         super().__init__()
-        self.engine, self.store, self.checkpoint = engine, store, checkpoint
-        self.numerics, self.seed, self.progress = numerics, seed, progress
-        self.generated = self.from_store = 0
-        self.waited = 0.0  # seconds spent on the engine
-        self.answers: dict[tuple[str, int], list[tuple[Instance, dict]]] = {}
-        self._ahead = ahead
-        self._prompts, self._template = prompts, template_identity(checkpoint)
-        self._rendered: list[tuple[str, dict, str]] = []
+        self._answers, self._ahead = answers, ahead
 
-    @property
-    def tokenizer_name(self) -> str:
-        return self._template
-
-    def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
-        """A chat as this model's prompt. Merges of a family share a template: each chat is rendered once."""
-        request = {"kind": "render", "messages": chat_history, "generate": add_generation_prompt,
-                   "template": self._template}  # fmt: skip
-        shared = json.dumps(request, sort_keys=True)
-        if shared not in self._prompts:
-            key = self.store.key(request)
-            known = self.store.get([key])
-            if key in known:
-                self._prompts[shared] = known[key]
-            else:
-                begun = time.perf_counter()
-                text = self.engine.render(self.checkpoint, chat_history, add_generation_prompt)
-                self.waited += time.perf_counter() - begun
-                self._prompts[shared] = text
-                self._rendered.append((key, request, text))
-        return self._prompts[shared]
+    def _of(self, kind: str, requests: list[Instance]) -> Iterator[tuple[Instance, dict[str, Any]]]:
+        return zip(requests, self._answers[kind], strict=True)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        asked = [{"context": context, "kwargs": kwargs} for context, kwargs in (r.args for r in requests)]
-        answers = self._ask("generate", requests, asked)
         # A response that begins inside the thinking gets its `<think>` back, so that scorers see it.
         texts = [
-            (THINK_OPEN if opens_thinking(request["context"]) else "") + answer["text"]
-            for request, answer in zip(asked, answers, strict=True)
+            (THINK_OPEN if opens_thinking(request.args[0]) else "") + answer["text"]
+            for request, answer in self._of("generate_until", requests)
         ]
         if self._ahead is not None:
-            begun = time.perf_counter()
             self._ahead([(r.doc, text) for r, text in zip(requests, texts, strict=True)])
-            self.scoring = time.perf_counter() - begun
         return texts
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        asked = [{"context": context, "continuation": text} for context, text in (r.args for r in requests)]
-        answers = self._ask("loglikelihood", requests, asked)
-        return [(answer["logprob"], answer["greedy"]) for answer in answers]
+        return [(told["logprob"], told["greedy"]) for _, told in self._of("loglikelihood", requests)]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        asked = [{"text": text} for (text,) in (r.args for r in requests)]
-        return [answer["logprob"] for answer in self._ask("loglikelihood_rolling", requests, asked)]
-
-    def _ask(self, kind: str, instances: list[Instance], asked: list[dict]) -> list[dict]:
-        requests = self._identified(kind, asked)
-        keys = [self.store.key(request) for request in requests]
-        answers = self.store.get(keys)
-        missing = [i for i, key in enumerate(keys) if key not in answers]
-        self.from_store += len(keys) - len(missing)
-        self.progress(len(keys) - len(missing), len(keys))
-        begun = time.perf_counter()
-        sent = [asked[i] | {"seed": [self.seed, requests[i]["repeat"]]} for i in missing]
-        for part in self.engine.run(self.checkpoint, kind, sent) if sent else ():
-            rows = [(missing[index], answer) for index, answer in part]
-            self.store.put(self._rendered + [(keys[i], requests[i], answer) for i, answer in rows])
-            self._rendered = []
-            answers |= {keys[i]: answer for i, answer in rows}
-            self.generated += len(rows)
-            self.progress(len(keys) - len(missing) + self.generated, len(keys))
-        self.waited += time.perf_counter() - begun
-        for instance, key in zip(instances, keys, strict=True):
-            self.answers.setdefault((instance.task_name, instance.doc_id), []).append(
-                (instance, answers[key])
-            )
-        return [answers[key] for key in keys]
-
-    def _identified(self, kind: str, asked: list[dict]) -> list[dict]:
-        """The canonical requests. A request that occurs more than once (repeats) is asked as often; a seed
-        belongs to a request only where something is drawn."""
-        seen: Counter[str] = Counter()
-        found = []
-        for request in asked:
-            text = json.dumps(request, sort_keys=True)
-            drawn = {"seed": self.seed} if request.get("kwargs", {}).get("do_sample") else {}
-            found.append({"kind": kind, **request, **self.numerics, **drawn, "repeat": seen[text]})
-            seen[text] += 1
-        return found
+        return [told["logprob"] for _, told in self._of("loglikelihood_rolling", requests)]
 
 
 def template_identity(checkpoint: Path) -> str:
