@@ -18,7 +18,7 @@ class Screen:
         self.console = Console(stderr=True, highlight=False, quiet=quiet, soft_wrap=True)
         self._status: Status | None = None
         self._lock = threading.Lock()
-        self._begun: dict[str, float] = {}
+        self._begun: dict[str, tuple[float, int, int]] = {}
 
     def title(self, text: str) -> None:
         self.console.print(text, markup=False, style="bold")
@@ -39,15 +39,29 @@ class Screen:
         with self._lock:
             self.console.print(text, markup=False, style="dim")
 
-    def now(self, kind: str, what: str, done: int = 0, total: int = 0) -> None:
-        """The step that runs."""
-        if not self.console.is_terminal or self.console.quiet:
-            return
-        name = f"{kind} {what}"
-        begun = self._begun.setdefault(name, time.monotonic())
-        share = f"{done}/{total}" if total else ""
-        if total and 0 < done < total and (spent := time.monotonic() - begun) > 1:
-            share += f" · {spent / done * (total - done):.0f} s left"
+    def now(self, kind: str, what: str, done: int = 0, total: int = 0, tokens: int = 0) -> None:
+        """The step that runs: `done` of `total` parts; of an evaluation, requests, and the `tokens` that were
+        generated for them."""
+        if self._shows():
+            self._live(kind, what, self._pace(f"{kind} {what}", done, total, tokens))
+
+    def _shows(self) -> bool:
+        return self.console.is_terminal and not self.console.quiet
+
+    def _pace(self, name: str, done: int, total: int, tokens: int = 0) -> str:
+        """`120/200 · 850 tokens/s · 4 s left`. What was there at the first call took no time."""
+        if not total:
+            return ""
+        with self._lock:
+            begun, found, before = self._begun.setdefault(name, (time.monotonic(), done, tokens))
+        spent, share = time.monotonic() - begun, f"{done}/{total}"
+        if spent > 1 and found < done < total:
+            if tokens > before:
+                share += f" · {(tokens - before) / spent:.0f} tokens/s"
+            share += f" · {spelled(spent / (done - found) * (total - done))} left"
+        return share
+
+    def _live(self, kind: str, what: str, share: str) -> None:
         with self._lock:
             text = f"[cyan]{kind:<7}[/] {escape(what):<34} {share}"
             if self._status is None:
@@ -71,3 +85,10 @@ class Screen:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+def spelled(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

@@ -15,6 +15,7 @@ from harness.checkpoint import fingerprint
 from harness.checkpoint.devices import devices_of
 from harness.measure import Meter, peak_mib
 from harness.plan import EvalStep, Plan, RowStep, ScoreStep
+from harness.store import reachable
 
 Progress = Callable[[int, int], None]
 KEPT = "weights_kept"  # in a merge's done.json
@@ -169,45 +170,66 @@ def evaluate(
     wanted: Sequence[EvalStep],
     evaluator: Any,
     checkpoint: Path,
-    progress: Callable[[EvalStep, int, int], None],
+    progress: Callable[..., None],
     finished: Callable[[EvalStep, dict[str, Any] | Exception], None],
-) -> None:
-    """Evaluations of one row, whose weights are in `checkpoint`, each into its folder. `finished` is told of
-    each once: the record, as in `done.json`, or why it failed."""
-    for step in wanted:
-        try:
-            finished(
-                step, _evaluate(plan, step, evaluator, checkpoint, lambda i, n, s=step: progress(s, i, n))
-            )
-        except Exception as error:
-            finished(step, error)
+) -> Any:
+    """Evaluations of one row, whose weights are in `checkpoint`, as one stream of requests, each into its
+    folder. `progress(step, done, total, tokens so far)` may raise, which ends it. `finished` is told of each
+    step once, in any thread: the record, as in `done.json`, or why it failed.
+
+    Returns when the engine is free again; what is returned has `wait()`, for the scoring."""
+    from harness.evaluate.row import evaluate_row
+
+    mark = wanted[0].row.folder.done()["fingerprint"]
+    asked: dict[int, EvalStep] = {}
+    requests, held = [], {}
+    with contextlib.ExitStack() as stack:
+        for step in sorted(wanted, key=lambda step: step.folder.path):
+            held[step.folder.path] = stack.enter_context(contextlib.ExitStack())
+            held[step.folder.path].enter_context(step.folder.working(recipes.written(step.recipe)))
+        for step in wanted:
+            if step.folder.complete:  # another process did it while this one waited
+                finished(step, step.folder.done())
+            else:
+                requests.append(_request(plan, step, checkpoint, mark))
+                asked[id(requests[-1])] = step
+
+        def done(request: Any, record: dict[str, Any] | Exception) -> None:
+            step = asked[id(request)]
+            try:
+                if isinstance(record, Exception):
+                    raise record
+                memory = {"parent": peak_mib(), "engine": evaluator.peak_mib()}
+                record = {**record, "fingerprint": mark, "peak_mib": memory}
+                with reachable(step.folder.path):
+                    step.folder.finish(record)
+            except Exception as error:
+                record = error
+            held[step.folder.path].close()
+            finished(step, record)
+
+        scoring = evaluate_row(
+            evaluator, requests, lambda request, *n: progress(asked[id(request)], *n), done
+        )
+        stack.pop_all()  # what is still scored lets go of its folder by itself
+    return scoring
 
 
-def _evaluate(
-    plan: Plan, step: EvalStep, evaluator: Any, checkpoint: Path, progress: Progress
-) -> dict[str, Any]:
+def _request(plan: Plan, step: EvalStep, checkpoint: Path, mark: str) -> Any:
     from harness.evaluate import EvalRequest
 
-    recipe = step.recipe
-    mark = step.row.folder.done()["fingerprint"]
-    responses = plan.store.responses(mark, step.task.name)
-    with step.folder.working(recipes.written(recipe)):
-        responses.parent.mkdir(parents=True, exist_ok=True)
-        request = EvalRequest(
-            model=checkpoint,
-            fingerprint=mark,
-            task=step.task,
-            folder=step.folder.path,
-            responses=responses,
-            generation=recipe.generation,
-            chat_template=recipe.chat_template,
-            limit=recipe.limit,
-            seed=recipe.seed,
-            split=recipe.split,
-            repeats=recipe.repeats,
-        )
-        record = evaluator.evaluate(request, progress)
-        memory = {"parent": peak_mib(), "engine": evaluator.peak_mib()}
-        record = {**record, "fingerprint": mark, "peak_mib": memory}
-        step.folder.finish(record)
-    return record
+    recipe, responses = step.recipe, plan.store.responses(mark, step.task.name)
+    responses.parent.mkdir(parents=True, exist_ok=True)
+    return EvalRequest(
+        model=checkpoint,
+        fingerprint=mark,
+        task=step.task,
+        folder=step.folder.path,
+        responses=responses,
+        generation=recipe.generation,
+        chat_template=recipe.chat_template,
+        limit=recipe.limit,
+        seed=recipe.seed,
+        split=recipe.split,
+        repeats=recipe.repeats,
+    )

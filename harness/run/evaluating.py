@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,9 @@ def row_groups(wanted: Sequence[EvalStep]) -> list[list[EvalStep]]:
 
 
 class RowEvaluation:
-    """One row's evaluations, carried out by one evaluator: its probes, then its tasks as one stream.
+    """One row's evaluations by one evaluator: its probes, then its tasks as one stream.
 
-    `checkpoint` is where the row's weights are. When `stop` is set, what was answered is stored and the rest
-    is not waited for."""
+    When `stop` is set, what was answered is stored and the rest is not waited for."""
 
     def __init__(
         self, plan: Plan, wanted: Sequence[EvalStep], outcome: Outcome, stop: threading.Event | None = None
@@ -39,37 +39,66 @@ class RowEvaluation:
         self.probes = [step for step in wanted if step.probe]
         self.tasks = [step for step in wanted if not step.probe]
         self.records: list[tuple[EvalStep, dict[str, Any]]] = []
+        self._left = {step.folder.path for step in wanted}
+        self._scoring: list[Any] = []
+        self._guard, self._begun = threading.Lock(), 0.0
 
     def carry_out(self, evaluator: Any, checkpoint: Path | None = None) -> None:
-        """A row whose merge is not there is left out: that was said."""
-        if not self.row.folder.complete:
+        """All of it; `checkpoint` is where the row's weights are."""
+        self.ask(evaluator, checkpoint)
+        self.finish()
+
+    def ask(self, evaluator: Any, checkpoint: Path | None = None) -> None:
+        """Until the engine has answered everything and may answer for another row; scoring goes on."""
+        if not self.row.folder.complete:  # its merge failed, and that was said
             return
+        where, self._begun = checkpoint or self.row.checkpoint, time.monotonic()
         try:
-            self._ask(self.probes, evaluator, checkpoint)
-            if self.probes and (why := probed(self.plan, self.row)):
-                self.outcome.warn([f"{self.row.label} has collapsed: {'; '.join(why)}"])
+            self._ask(self.probes, evaluator, where)
+            if self.plan.family.collapse.skip:
+                self.finish()
             if not broken(self.plan, self.row):
-                self._ask(self.tasks, evaluator, checkpoint)
+                self._ask(self.tasks, evaluator, where)
         except Stopped:
             return
-        self._say()
+        self.outcome.warn(evaluator.engine.warnings)
 
-    def _ask(self, wanted: Sequence[EvalStep], evaluator: Any, checkpoint: Path | None) -> None:
-        if wanted and not self.stop.is_set():
-            where = checkpoint or self.row.checkpoint
-            steps.evaluate(self.plan, wanted, evaluator, where, self._shown, self._finished)
+    def finish(self) -> None:
+        """Until all that was answered is scored."""
+        for scoring in self._scoring:
+            scoring.wait()
 
-    def _shown(self, step: EvalStep, done: int, total: int) -> None:
+    def _ask(self, wanted: Sequence[EvalStep], evaluator: Any, where: Path) -> None:
+        if not wanted or self.stop.is_set():
+            return
+        shown, finished = self._shown, self._finished
+        try:
+            self._scoring.append(steps.evaluate(self.plan, wanted, evaluator, where, shown, finished))
+        except Exception as error:  # of all, or of what is left: the checkpoint, the disk
+            for step in wanted:
+                if step.folder.path in self._left:
+                    self._finished(step, error)
+
+    def _shown(self, step: EvalStep, done: int, total: int, tokens: int = 0) -> None:
         if self.stop.is_set():
             raise Stopped
-        self.outcome.screen.now("eval", step.label, done, total)
+        self.outcome.screen.now("eval", step.label, done, total, tokens)
 
     def _finished(self, step: EvalStep, record: dict[str, Any] | Exception) -> None:
         if isinstance(record, Exception):
             self.outcome.fail(step.folder, "eval", step.label, record)
-            return
-        self.records.append((step, record))
-        self.outcome.count(1)
+        else:
+            self.outcome.count(1)
+        with self._guard:
+            if not isinstance(record, Exception):
+                self.records.append((step, record))
+            self._left.discard(step.folder.path)
+            probed_now = step.probe and not self._left & {probe.folder.path for probe in self.probes}
+            all_done = not self._left
+        if probed_now and (why := probed(self.plan, self.row)):
+            self.outcome.warn([f"{self.row.label} has collapsed: {'; '.join(why)}"])
+        if all_done:
+            self._say()
 
     def _say(self) -> None:
         tasks = [record for step, record in self.records if not step.probe]
@@ -78,7 +107,7 @@ class RowEvaluation:
         probed = sum(record["generated"] for step, record in self.records if step.probe)
         asked = sum(record["generated"] + record["from_store"] for record in tasks)
         stored = max(0, sum(record["from_store"] for record in tasks) - probed)  # the probe's are of this run
-        spent = sum(record["seconds"]["all"] for _, record in self.records)
+        spent = time.monotonic() - self._begun
         again = f" · {stored} of {asked} responses from store" if stored else ""
         self.outcome.screen.done("eval", self.row.label, f"{len(tasks)} tasks  {spent:.1f} s{again}")
 

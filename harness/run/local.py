@@ -137,13 +137,18 @@ class _Run:
                 raise
 
     def _evaluate(self, waiting: queue.SimpleQueue, evaluator: Any) -> None:
+        """One engine's rows; while one is scored, the next is asked."""
+        asked: list[RowEvaluation] = []
         try:
             while (group := waiting.get()) is not None and not self.stop.is_set():
-                row = group[0].row
-                one = RowEvaluation(self.plan, group, self.outcome, self.stop)
-                one.carry_out(evaluator, self.weights.of(row))
+                asked.append(RowEvaluation(self.plan, group, self.outcome, self.stop))
+                asked[-1].ask(evaluator, self.weights.of(group[0].row))
                 if not self.stop.is_set():
-                    self.weights.release(row)
+                    self.weights.release(group[0].row)
+                if len(asked) > 1:
+                    asked.pop(0).finish()
+            for one in asked:
+                one.finish()
         except BaseException:  # a defect: whoever waits for this thread's rows is told
             self.weights.give_up()
             raise

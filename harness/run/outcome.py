@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import traceback
 from collections.abc import Sequence
@@ -32,12 +33,16 @@ class Outcome:
             self.made += made
 
     def fail(self, folder: Folder, kind: str, what: str, error: BaseException | str) -> None:
-        """Write a failure down and go on."""
-        folder.path.mkdir(parents=True, exist_ok=True)
+        """Write a failure down, if the disk takes it, and go on."""
+        trace = ""
         if isinstance(error, BaseException) and not isinstance(error, HarnessError):
-            write_text(folder.path / "traceback.txt", "".join(traceback.format_exception(error)))
+            trace = "".join(traceback.format_exception(error))
             error = f"{type(error).__name__}: {error}"
-        write_text(folder.path / "error.txt", f"{error}\n")
+        with contextlib.suppress(OSError):
+            folder.path.mkdir(parents=True, exist_ok=True)
+            write_text(folder.path / "error.txt", f"{error}\n")
+            if trace:
+                write_text(folder.path / "traceback.txt", trace)
         self.screen.failed(kind, what, str(error))
         with self._guard:
             self.failed.append(f"{kind} {what}: {error}")
