@@ -25,7 +25,8 @@ def main() -> None:
 
 @main.command()
 @options("family", "methods", "tasks", "limit", "results", "engine", "keep_weights", "allow_nonfinite",
-         "device", "unsandboxed", "executor", "address", "with_paper", "allow_mixed", "baseline")  # fmt: skip
+         "device", "unsandboxed", "executor", "address", "seeds", "with_paper", "allow_mixed",
+         "baseline")  # fmt: skip
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it takes, and stop.")
 def compare(
     family: str,
@@ -38,6 +39,7 @@ def compare(
     only_plan: bool,
     executor: str,
     address: str | None,
+    seeds: int | None,
     **merging: Any,
 ) -> None:
     """Merge with every method, evaluate every merge, print and write the table."""
@@ -49,7 +51,7 @@ def compare(
         sys.exit(estimate.print_plan(*wanted, engine=engine, **weights))
     place = {"executor": executor, "address": address}
     board = {name: merging.pop(name) for name in ("with_paper", "allow_mixed", "baseline")}
-    sys.exit(verbs.compare(*wanted, merging, engine=engine, board=board, **weights, **place))
+    sys.exit(verbs.compare(*wanted, merging, engine=engine, seeds=seeds, board=board, **weights, **place))
 
 
 @main.command()
@@ -126,9 +128,9 @@ def status(
     as_json: bool,
 ) -> None:
     """Which steps of a comparison are done, failed or still to do."""
-    from harness import verbs
+    from harness.verbs import stored
 
-    verbs.status(family, split(methods), split(tasks), limit, results, as_json, engine)
+    stored.status(family, split(methods), split(tasks), limit, results, as_json, engine)
 
 
 @main.command()
@@ -144,9 +146,9 @@ def clean(
     family: str, results: Path, weights: bool, failed: bool, rows: str | None, everything: bool, dry_run: bool
 ) -> None:
     """Delete stored results that are no longer wanted."""
-    from harness import verbs
+    from harness.verbs import stored
 
-    verbs.clean(
+    stored.clean(
         family,
         results,
         weights=weights,

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import click
-from rich.console import Console
-from rich.text import Text
 
 from harness import asked, cluster, contamination, registry
 from harness import tasks as tasks_of
 from harness.board import check_options, make_board
 from harness.checkpoint.devices import check_device
-from harness.errors import HarnessError, nearest
-from harness.family import Family, load_family, model_path
-from harness.plan import Plan, RowStep, ScoreStep
+from harness.errors import HarnessError
+from harness.family import Family, model_path
+from harness.plan import Plan
 from harness.planner import checkpoint_plan, make_plan
 from harness.screen import Screen
-from harness.store import Folder, Store
+from harness.store import Store
 from harness.train import experts
 from harness.verbs import estimate, reporting
 from harness.verbs.locked import locked_family
@@ -35,6 +30,7 @@ def compare(
     merging: dict[str, Any] | None = None,
     *,
     engine: str = "auto",
+    seeds: int | None = None,
     keep_weights: str = "all",
     executor: str = "local",
     address: str | None = None,
@@ -52,6 +48,7 @@ def compare(
     wanted = {"limit": limit, "engine": engine, "known": known}
     if here:
         estimate.refuse(loaded, store, merging["device"], keep_weights=keep_weights, **wanted)
+    wanted["seeds"] = seeds
     with cluster.chosen(executor, address, store, keep_weights) as session, Screen() as screen:
         if session:
             wanted |= session.chooses(engine)
@@ -99,12 +96,6 @@ def _trained(family: Family, store: Store, screen: Screen, wanted: dict[str, Any
         inputs.make(plan, lambda what: screen.now("convert", what))
         inputs.check(plan)
     return experts.make(family, store, screen)
-
-
-def _settled(family: Family, store: Store) -> Family:
-    """The family with the experts that it has trained; as it is while one is missing."""
-    made = experts.steps(family, store)
-    return experts.trained(family, made) if all(step.ready for step in made) else family
 
 
 def _run_and_report(
@@ -156,104 +147,6 @@ def merge(
         merge_to(plan, to, screen, **engine)
         screen.info(f"checkpoint: {to}")
     return 0
-
-
-def status(
-    family: str,
-    methods: Sequence[str] | None,
-    tasks: Sequence[str] | None,
-    limit: int | None,
-    results: Path,
-    as_json: bool,
-    engine: str = "auto",
-) -> None:
-    """Print the state of every step: done, failed, to do, or waiting for an expert's training."""
-    loaded, store = locked_family(family, results)
-    wanted = asked.everything(loaded, methods, tasks)
-    made = experts.steps(loaded, store)
-    waits = {step.role for step in made if not step.ready}
-    known = experts.stand_in(loaded) if waits else experts.trained(loaded, made)
-    plan = make_plan(known, store, limit=limit, engine=engine, known=wanted)
-    listed = [_entry("train", step.label, step.folder) for step in made]
-    listed += [_entry("scores", s.label, s.folder, _reads(s, waits)) for s in plan.scores]
-    listed += [_entry("merge", r.label, r.folder, bool(waits)) for r in plan.rows if r.is_merge]
-    for e in plan.evals:
-        waiting = bool(waits) if e.row.is_merge else e.row.role in waits
-        listed.append(_entry("eval", f"{e.row.label} / {e.task.name}", e.folder, waiting))
-    listed += [_entry("judge", step.label, step.folder) for step in plan.judges if not waits]
-    if as_json:
-        click.echo(json.dumps(listed, indent=1, ensure_ascii=False))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    marks = {"done": "✓", "failed": "✗", "to do": "·", **({"waiting": "…"} if waits else {})}
-    for entry in listed:
-        line = Text(f" {marks[entry['state']]} {entry['step']:<7} {entry['what']:<40} {entry['state']}")
-        console.print(line.append(f"  {entry['error']}") if entry["error"] else line)
-    counts = {state: sum(e["state"] == state for e in listed) for state in marks}
-    console.print(" · ".join(f"{n} {state}" for state, n in counts.items()))
-
-
-def _entry(kind: str, what: str, folder: Folder, waiting: bool = False) -> dict[str, Any]:
-    if waiting:  # its key, and so its folder, follow from the expert's weights
-        return {"step": kind, "what": what, "state": "waiting", "error": None, "folder": None}
-    state, path = _state(folder), str(folder.path)
-    return {"step": kind, "what": what, "state": state, "error": folder.failed, "folder": path}
-
-
-def _reads(step: ScoreStep, roles: set[str]) -> bool:
-    """Whether a statistic reads the weights of one of the experts `roles`."""
-    need = step.need
-    return (need.model == "expert" and need.role in roles) or need.against in roles
-
-
-def _state(folder: Folder) -> str:
-    return "done" if folder.complete else "failed" if folder.failed else "to do"
-
-
-def clean(
-    family: str,
-    results: Path,
-    *,
-    weights: bool,
-    failed: bool,
-    rows: Sequence[str] | None,
-    everything: bool,
-    dry_run: bool,
-) -> None:
-    """Delete what the options name; say what was freed."""
-    if not (weights or failed or rows or everything):
-        raise HarnessError("nothing was named to delete", "give --weights, --failed, --rows LABELS or --all")
-    loaded = load_family(family)
-    store = Store(results, loaded.name)
-    targets: set[Path] = set()
-    if everything and store.root.is_dir():
-        targets.add(store.root)
-    if weights:
-        targets |= {f.path / "model" for f in store.folders() if (f.path / "model").is_dir()}
-    if failed:
-        targets |= {f.path for f in store.folders() if not f.complete}
-    if rows:
-        targets |= _row_folders(make_plan(_settled(loaded, store), store), rows)
-    targets = {t for t in targets if not any(parent in targets for parent in t.parents)}
-    freed = 0
-    for path in sorted(targets):
-        size = store.size(path) if dry_run else store.remove(path)
-        freed += size
-        click.echo(f"{'would delete' if dry_run else 'deleted'} {path}  {size / 2**20:.1f} MiB")
-    click.echo(f"{len(targets)} folders, {freed / 2**20:.1f} MiB")
-
-
-def _row_folders(plan: Plan, labels: Sequence[str]) -> set[Path]:
-    merges: list[RowStep] = [row for row in plan.rows if row.is_merge]
-    known = {name for row in merges for name in (row.label, row.recipe.label)}
-    for label in labels:
-        if label not in known:
-            raise HarnessError(f"no row is called `{label}`", nearest(label, known))
-    return {
-        row.folder.path
-        for row in merges
-        if {row.label, row.recipe.label} & set(labels) and row.folder.path.is_dir()
-    }
 
 
 def judge_check(

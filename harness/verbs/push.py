@@ -19,6 +19,7 @@ from harness.checkpoint.identity import GENERATION_FILE, TOKENIZER_FILES
 from harness.collapse import reasons
 from harness.errors import HarnessError, nearest
 from harness.family import Family, load_family
+from harness.steps import KEPT
 from harness.store import Folder, Store
 from harness.verbs.estimate import size
 
@@ -112,6 +113,11 @@ def _files(merge: Merge) -> list[Path]:
     held = sorted(path for path in merge.model.rglob("*") if path.is_file()) if merge.model.is_dir() else []
     weights = [path for path in held if path.suffix == ".safetensors"]
     if not weights or not (merge.model / "config.json").is_file():
+        if merge.folder.done().get(KEPT) is False:
+            raise HarnessError(
+                f"`{merge.label}` has no weights: they were not kept (`--keep-weights none`)",
+                f'`harness merge "{merge.label}" --to DIR` writes them',
+            )
         hint = (
             "`harness compare` makes them"
             if merge.folder.failed is None

@@ -1,0 +1,143 @@
+"""What the store holds of a comparison: `harness status`, `harness clean`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from harness import asked, spool
+from harness.errors import HarnessError, nearest
+from harness.family import Family, load_family
+from harness.plan import Plan, RowStep, ScoreStep
+from harness.planner import make_plan
+from harness.steps import KEPT
+from harness.store import Folder, Store
+from harness.train import experts
+from harness.verbs.locked import locked_family
+
+
+def status(
+    family: str,
+    methods: Sequence[str] | None,
+    tasks: Sequence[str] | None,
+    limit: int | None,
+    results: Path,
+    as_json: bool,
+    engine: str = "auto",
+) -> None:
+    """Print the state of every step: done, failed, to do, or waiting for an expert's training."""
+    loaded, store = locked_family(family, results)
+    wanted = asked.everything(loaded, methods, tasks)
+    made = experts.steps(loaded, store)
+    waits = {step.role for step in made if not step.ready}
+    known = experts.stand_in(loaded) if waits else experts.trained(loaded, made)
+    plan = make_plan(known, store, limit=limit, engine=engine, known=wanted)
+    listed = [_entry("train", step.label, step.folder) for step in made]
+    listed += [_entry("scores", s.label, s.folder, _reads(s, waits)) for s in plan.scores]
+    listed += [_entry("merge", r.label, r.folder, bool(waits)) for r in plan.rows if r.is_merge]
+    for e in plan.evals:
+        waiting = bool(waits) if e.row.is_merge else e.row.role in waits
+        listed.append(_entry("eval", f"{e.row.label} / {e.task.name}", e.folder, waiting))
+    listed += [_entry("judge", step.label, step.folder) for step in plan.judges if not waits]
+    if as_json:
+        click.echo(json.dumps(listed, indent=1, ensure_ascii=False))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    marks = {"done": "✓", "failed": "✗", "to do": "·", **({"waiting": "…"} if waits else {})}
+    for entry in listed:
+        line = Text(f" {marks[entry['state']]} {entry['step']:<7} {entry['what']:<40} {entry['state']}")
+        console.print(line.append(f"  {entry['error']}") if entry["error"] else line)
+    counts = {state: sum(e["state"] == state for e in listed) for state in marks}
+    console.print(" · ".join(f"{n} {state}" for state, n in counts.items()))
+    _tell(sum(row.is_merge and not row.has_weights and _not_kept(row.folder) for row in plan.rows))
+
+
+def _entry(kind: str, what: str, folder: Folder, waiting: bool = False) -> dict[str, Any]:
+    if waiting:  # its key, and so its folder, follow from the expert's weights
+        return {"step": kind, "what": what, "state": "waiting", "error": None, "folder": None}
+    state, path = _state(folder), str(folder.path)
+    return {"step": kind, "what": what, "state": state, "error": folder.failed, "folder": path}
+
+
+def _reads(step: ScoreStep, roles: set[str]) -> bool:
+    """Whether a statistic reads the weights of one of the experts `roles`."""
+    need = step.need
+    return (need.model == "expert" and need.role in roles) or need.against in roles
+
+
+def _state(folder: Folder) -> str:
+    return "done" if folder.complete else "failed" if folder.failed else "to do"
+
+
+def clean(
+    family: str,
+    results: Path,
+    *,
+    weights: bool,
+    failed: bool,
+    rows: Sequence[str] | None,
+    everything: bool,
+    dry_run: bool,
+) -> None:
+    """Delete what the options name; say what was freed."""
+    if not (weights or failed or rows or everything):
+        raise HarnessError("nothing was named to delete", "give --weights, --failed, --rows LABELS or --all")
+    loaded = load_family(family)
+    store = Store(results, loaded.name)
+    for place in (spool.MEMORY, store.root / "spool"):
+        spool.sweep(place)
+    targets: set[Path] = set()
+    if everything and store.root.is_dir():
+        targets.add(store.root)
+    if weights:
+        targets |= {f.path / "model" for f in store.folders() if (f.path / "model").is_dir()}
+    if failed:
+        targets |= {f.path for f in store.folders() if not f.complete}
+    if rows:
+        targets |= _row_folders(make_plan(_settled(loaded, store), store), rows)
+    targets = {t for t in targets if not any(parent in targets for parent in t.parents)}
+    freed = 0
+    for path in sorted(targets):
+        size = store.size(path) if dry_run else store.remove(path)
+        freed += size
+        click.echo(f"{'would delete' if dry_run else 'deleted'} {path}  {size / 2**20:.1f} MiB")
+    click.echo(f"{len(targets)} folders, {freed / 2**20:.1f} MiB")
+    if weights:
+        merges = {f.path for f in store.folders()} - {path.parent for path in targets}
+        _tell(sum(_not_kept(Folder(path)) and not (path / "model").is_dir() for path in merges))
+
+
+def _not_kept(folder: Folder) -> bool:
+    """Whether a merge was made by a run with `--keep-weights none`."""
+    return folder.done().get(KEPT) is False
+
+
+def _tell(count: int) -> None:
+    if count:
+        click.echo(f"{count} merges are done and their weights were not kept (`--keep-weights none`)")
+        click.echo("hint: `harness merge ROW --to DIR` writes a row's weights")
+
+
+def _settled(family: Family, store: Store) -> Family:
+    """The family with the experts that it has trained; as it is while one is missing."""
+    made = experts.steps(family, store)
+    return experts.trained(family, made) if all(step.ready for step in made) else family
+
+
+def _row_folders(plan: Plan, labels: Sequence[str]) -> set[Path]:
+    merges: list[RowStep] = [row for row in plan.rows if row.is_merge]
+    known = {name for row in merges for name in (row.label, row.recipe.label)}
+    for label in labels:
+        if label not in known:
+            raise HarnessError(f"no row is called `{label}`", nearest(label, known))
+    return {
+        row.folder.path
+        for row in merges
+        if {row.label, row.recipe.label} & set(labels) and row.folder.path.is_dir()
+    }
