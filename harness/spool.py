@@ -105,7 +105,7 @@ def _home(place: Path, make: bool) -> Path | None:
     home = place / f"harness-{os.getuid()}"
     if make:
         with contextlib.suppress(FileExistsError):
-            home.mkdir(mode=0o700, parents=True)
+            home.mkdir(mode=0o700)
     try:
         found = home.lstat()
     except FileNotFoundError:
