@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.board import Board
 from harness.page import figures, origins, samples, siblings
-from harness.page.document import document
+from harness.page.document import compose
 from harness.page.pack import Blocks
 from harness.page.view import view
 
@@ -36,7 +36,7 @@ def write(board: Board, folder: Path, assets: Path, largest: int = LARGEST) -> l
     chunks: dict[str, str] = {}
     if blocks.size + len(plotly or "") > largest:
         data["chunks"], chunks = blocks.take_out(names)
-    html = document(assets, data, blocks, plotly)
+    html = compose(assets, data, blocks, plotly)
     path = folder / "index.html"
     written = _write_chunks(folder / CHUNKS, chunks)
     path.write_bytes(html)

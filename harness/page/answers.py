@@ -19,22 +19,41 @@ def read(board: Board, row: BoardRow, task: str, place: Callable[[str], Path]) -
     values: {metric: number}, answer}`; {} where nothing is stored. An answer has `texts` (or `choices`, with
     their log-likelihoods, or `loglikelihood`), `tokens`, `finish`, `flags` and `judged`."""
     metrics = [h.metric for h in board.headings if h.task == task]
-    cells = [row.cells.get((task, metric)) for metric in metrics]
-    folders = dict.fromkeys(place(cell.folder) for cell in cells if cell is not None and cell.folder)
-    found: dict[Any, dict[str, Any]] = {}
-    judged = [folder for folder in folders if (folder / "judged.parquet").is_file()]
-    asked = dict.fromkeys([f for f in folders if f not in judged] + [_evaluation(f) for f in judged])
-    for folder in asked:
-        if folder is not None and (folder / "samples.parquet").is_file():
-            _samples(folder, metrics, found)
-    for folder in judged:
-        _judgements(folder, found)
+    cells = [cell for metric in metrics if (cell := row.cells.get((task, metric)))]
+    folders = dict.fromkeys(place(f) for cell in cells for f in cell.folders or [cell.folder] if f)
+    judges: dict[Path, list[Path]] = {}  # by the evaluation that they are about
+    for folder in folders:
+        judge = (folder / "judged.parquet").is_file()
+        about = _evaluation(folder) if judge else folder
+        if about is not None and (about / "samples.parquet").is_file():
+            judges.setdefault(about, []).extend([folder] * judge)
+    runs = []
+    for folder, own in judges.items():
+        runs.append(_samples(folder, metrics))
+        for judge in own:
+            _judgements(judge, runs[-1])
+    return _together(runs)
+
+
+def _together(runs: list[dict[Any, dict[str, Any]]]) -> dict[Any, dict[str, Any]]:
+    """Over seeds an item has the responses of all runs, and the mean of their values."""
+    found = runs[0] if runs else {}
+    for run in runs[1:]:
+        for key in found.keys() & run.keys():
+            for part in ("texts", "judged"):
+                found[key]["answer"].setdefault(part, []).extend(run[key]["answer"].get(part, []))
+    for key, item in found.items():
+        given = [run[key]["values"] for run in runs if key in run]
+        for metric in item["values"]:
+            values = [values[metric] for values in given if metric in values]
+            item["values"][metric] = sum(values) / len(values)
     return found
 
 
-def _samples(folder: Path, metrics: list[str], found: dict[Any, dict[str, Any]]) -> None:
+def _samples(folder: Path, metrics: list[str]) -> dict[Any, dict[str, Any]]:
     import pyarrow.parquet as pq
 
+    found: dict[Any, dict[str, Any]] = {}
     repeats = (_yaml(folder / "recipe.yaml").get("repeats") or 1) > 1
     for line in pq.read_table(folder / "samples.parquet").to_pylist():
         key = f"{line['task']} {line['doc_id']}" if "task" in line else line["doc_id"]
@@ -46,6 +65,7 @@ def _samples(folder: Path, metrics: list[str], found: dict[Any, dict[str, Any]])
             value = line.get(column)
             if value is not None and chosen in ("", line["filter"]):
                 found[key]["values"].setdefault(metric, float(value))
+    return found
 
 
 def _answer(line: dict[str, Any], repeats: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ SLOT = re.compile(r"\{\{(\w+)\}\}")
 MAP_STYLE = re.compile(r"\.textContent='(\.maplibregl-map\{[^'\\]*\})',document\.head\.appendChild")
 
 
-def document(assets: Path, data: Any, blocks: Blocks, plotly: str | None) -> bytes:
+def compose(assets: Path, data: Any, blocks: Blocks, plotly: str | None) -> bytes:
     """The whole page. `plotly` is the library's source when a figure needs it; it lies packed in the block
     `plotly` and runs when asked for."""
     style = (assets / "page.css").read_text(encoding="utf-8")

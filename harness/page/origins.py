@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.board import Board
+from harness.board import Board, BoardRow, Cell
 
 FILES = ("recipe.yaml", "done.json", "error.txt")
 LONGEST = 32_768  # characters of one file
 
 
 def of(board: Board, root: Path) -> dict[str, Any]:
-    """By row label: `folder` (from `root` on) and its files' texts; by folder those of the cells."""
-    folders = {cell.folder for row in board.rows for cell in row.cells.values() if cell.folder}
+    """`rows`: by label the folder (from `root` on) with its files' texts; `folders`: the same of the cells, by
+    folder; `cells`: by label and column the folders of a cell."""
+    folders = {folder for row in board.rows for cell in row.cells.values() for folder in _of_cell(cell)}
     return {
         "rows": {row.label: _folder(row.folder, root) for row in board.rows if row.folder},
         "cells": {row.label: _cells(board, row, root) for row in board.rows},
@@ -21,9 +22,13 @@ def of(board: Board, root: Path) -> dict[str, Any]:
     }
 
 
-def _cells(board: Board, row: Any, root: Path) -> dict[str, str]:
+def _cells(board: Board, row: BoardRow, root: Path) -> dict[str, list[str]]:
     found = {h.key: row.cell(h) for h in board.headings}
-    return {key: named(cell.folder, root) for key, cell in found.items() if cell and cell.folder}
+    return {key: [named(f, root) for f in _of_cell(cell)] for key, cell in found.items() if cell}
+
+
+def _of_cell(cell: Cell) -> list[str]:
+    return cell.folders or [folder for folder in [cell.folder] if folder]
 
 
 def placed(folder: str, root: Path) -> Path:

@@ -23,7 +23,7 @@ async function unpacked(packed) {
 }
 
 async function packedBlock(name) {
-  const stem = DATA.chunks[name];
+  const stem = own(DATA.chunks, name);
   if (stem) return chunk(name, `samples/${stem}.js`);
   if (document.readyState === "loading") {
     await new Promise((done) => document.addEventListener("DOMContentLoaded", done, { once: true }));

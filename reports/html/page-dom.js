@@ -18,6 +18,9 @@ function el(tag, given, ...children) {
   return node;
 }
 
+/* A table's own entry: a row may be called `constructor`. */
+const own = (table, key) => (Object.hasOwn(table, key) ? table[key] : undefined);
+
 const byId = (id) => document.getElementById(id);
 
 function button(text, act, given) {

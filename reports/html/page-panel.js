@@ -4,7 +4,7 @@ let shownCell = null; // {row, column, tab, item}
 
 function openPanel(row, column, tab = "origin", item = null) {
   const panel = byId("panel");
-  const samples = column && state.family === 0 && DATA.tasks[column.task];
+  const samples = column && state.family === 0 && own(DATA.tasks, column.task);
   const body = el("div", { id: "panel-body", role: "tabpanel" });
   const list = [["origin", "Where it comes from"], samples && ["samples", "Samples"]].filter(Boolean);
   const show = (name) => {
@@ -98,9 +98,10 @@ function commandOf(row) {
 
 function originFiles(found, row, column) {
   const folders = [];
-  const own = column && found.cells[row.label]?.[column.key];
-  if (own) folders.push(["Measured in", found.folders[own]]);
-  if (found.rows[row.label]) folders.push(["Made in", found.rows[row.label]]);
+  const measured = column && own(own(found.cells, row.label) ?? {}, column.key);
+  const made = own(found.rows, row.label);
+  for (const folder of measured || []) folders.push(["Measured in", found.folders[folder]]);
+  if (made) folders.push(["Made in", made]);
   return folders.flatMap(([title, { folder, files }]) => [el("h3", {}, title),
     el("p", {}, el("code", { class: "path" }, visible(folder))),
     ...Object.entries(files).map(([name, text]) => fold(name, text)),
