@@ -74,13 +74,11 @@ class Driver:
         lost = merging.make_sources(plan, outcome) if merges or evals else set()
         groups = row_groups([step for step in evals if step.row.checkpoint not in lost])
         try:
-            self._queue([group for group in groups if not group[0].row.is_merge])
-            merged = [group for group in groups if group[0].row.is_merge]
+            made = {row.folder.path for row in merges}
+            self._queue([group for group in groups if group[0].row.folder.path not in made])
             if merges:
                 merging.check_inputs(plan, outcome)
-                self._build(merges, merged)
-            else:
-                self._queue(merged)
+                self._build(merges, [group for group in groups if group[0].row.folder.path in made])
             self._until_done()
             self.pool.close()  # a judge may need its memory
             self._judge()

@@ -1,0 +1,82 @@
+"""A cluster of two nodes on this machine, on 127.0.0.1, and `harness compare` run on it by a user."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import psutil
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # localhost stays localhost
+    "RAY_BACKEND_LOG_LEVEL": "error",
+}
+SMALL = ["--methods", "linear,reasonany (paper)", "--tasks", "tiny_chain,tiny_prose", "--limit", "8"]
+NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
+
+
+class TwoNodes:
+    """The head, where the drivers connect, and a node that can be lost."""
+
+    def __init__(self):
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+        self.second = self.cluster.add_node(**NODE)
+        self.address = self.cluster.address
+
+    def lose(self):
+        self.cluster.remove_node(self.second, allow_graceful=False)
+        self.second = None
+
+    def whole(self):
+        if self.second is None:
+            self.second = self.cluster.add_node(**NODE)
+
+    def workers(self):
+        """Processes that are at a step now."""
+        found = []
+        for node in filter(None, (self.cluster.head_node, self.second)):
+            for process in node.all_processes.get("raylet", ()):
+                found += [child for child in psutil.Process(process.process.pid).children() if _works(child)]
+        return found
+
+    def close(self):
+        self.cluster.shutdown()
+
+
+def _works(process):
+    try:
+        name = process.cmdline()[0]
+    except (psutil.Error, IndexError):
+        return False
+    return name.startswith(("ray::do", "ray::RowEngine"))
+
+
+def start(*args, cwd):
+    """`harness compare` as a process of its own."""
+    command = [sys.executable, "-m", "harness.cli", "compare", *map(str, args)]
+    env = {**os.environ, **QUIET}
+    return subprocess.Popen(
+        command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process, timeout=400):
+    process.out, process.err = process.communicate(timeout=timeout)
+    return process
+
+
+def compare(*args, cwd):
+    return finish(start(*args, cwd=cwd))
+
+
+def tables(cwd):
+    """The table as it is written; of the CSV all but the seconds that merging took."""
+    report = cwd / "results" / "tiny-safety" / "report"
+    with (report / "table.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    for line in lines:
+        del line["merge_seconds"]
+    return (report / "table.md").read_bytes(), lines
