@@ -53,6 +53,8 @@ def _model(plan: Plan, row: RowStep, held: dict[str, Any]) -> dict[str, Any]:
     ref = entry.get("model") or refs.get(use) or family.checkpoints.get(row.label) or row.checkpoint.name
     name, named = hub.split(str(ref)) if hub.HUB_ID.match(str(ref)) else (str(ref), None)
     made = _training(row) if row.role in family.experts else None
+    if made:
+        made["revision"] = ((held.get("models") or {}).get(f"{row.role} (trained on)") or {}).get("revision")
     return {
         "row": row.label,
         "role": row.role,
@@ -135,7 +137,7 @@ def _task(plan: Plan, task: Any) -> dict[str, Any]:
         "name": task.name,
         "title": task.header.get("title", task.name),
         "paper": task.header.get("paper"),
-        "split": task.split(plan.family.split),
+        "split": None if task.members else task.split(plan.family.split),
         "place": source.place if source is not None else None,
         "revision": source.commit if source is not None else None,
         "profile": task.profile,

@@ -17,7 +17,6 @@ SEQUENCE = re.compile(
 )
 # Marks of direction and joining, invisible ones, code points that are no characters.
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-BLANK = re.compile(r"\s+")
 
 TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%",
@@ -57,8 +56,9 @@ BREAKS = re.compile(r"(?<=[/_])(?=\S)|(?<=[^\s/_-]{24})(?=\S)")
 
 def visible(text: str) -> str:
     """One line of text without control sequences and invisible characters; blanks become single spaces."""
-    text = BLANK.sub(" ", SEQUENCE.sub("", str(text).encode("utf-8", "replace").decode("utf-8")))
-    return "".join(c for c in text if unicodedata.category(c) not in HIDDEN).strip()
+    text = SEQUENCE.sub("", str(text).encode("utf-8", "replace").decode("utf-8"))
+    seen = (" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c) not in HIDDEN)
+    return " ".join("".join(seen).split())
 
 
 def markdown(text: str) -> str:

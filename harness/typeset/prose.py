@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from harness.board import Board
+from harness.board import NOT_RUN, Board
 
 LIBRARIES = {"merge-harness": "merge-harness", "torch": "PyTorch", "transformers": "transformers",
              "lm_eval": "lm-evaluation-harness", "vllm": "vLLM", "python": "Python"}  # fmt: skip
@@ -55,7 +56,7 @@ def listed(items: Iterable[str], last: str = "and") -> str:
     found = list(items)
     if len(found) < 2:
         return "".join(found)
-    mark = ";" if any("," in item for item in found) else ","
+    mark = ";" if any(", " in item for item in found) else ","
     head = f"{mark} ".join(found[:-1])
     return f"{head}{';' if mark == ';' else ''} {last} {found[-1]}"
 
@@ -75,6 +76,8 @@ def _models(told: dict[str, Any]) -> Iterable[str]:
         yield f"{name} is {_code(model['model'])} ({_identity(model)})."
     if told.get("merges") and told.get("tokenizer"):
         yield f"Merges have the tokenizer and the chat template of {_the(told, told['tokenizer'])}."
+    if told.get("merges") and told.get("vocab", "error") != "error":
+        yield f"Embeddings are matched token by token where vocabularies differ (`vocab: {told['vocab']}`)."
 
 
 def _the(told: dict[str, Any], label: str) -> str:
@@ -99,7 +102,9 @@ def _identity(model: dict[str, Any]) -> str:
 def _training(name: str, recipe: dict[str, Any]) -> Iterable[str]:
     kind = "LoRA" if recipe.get("recipe", "lora") == "lora" else str(recipe["recipe"])
     rows = f"the first {recipe['n']} rows of " if recipe.get("n") else ""
-    yield f"{name} was trained with {kind} on {_code(recipe['base'])}, with {rows}{_code(recipe['data'])}."
+    at = f" (revision {_code(recipe['revision'])})" if recipe.get("revision") else ""
+    data = rows + _code(recipe["data"])
+    yield f"{name} was trained with {kind} on {_code(recipe['base'])}{at}, with {data}."
     targets = recipe.get("targets")
     spelled = listed(map(_code, targets)) if isinstance(targets, list) else _code(targets)
     names = (("rank", "r"), ("alpha", "alpha"), ("dropout", "dropout"), ("epochs", "epochs"),
@@ -162,14 +167,17 @@ def _decoding(told: dict[str, Any]) -> Iterable[str]:
     for one in told.get("decoding", ()):
         if one["settings"]:
             yield f"{_first(_rows(told, one['rows']))} decode {_way(one['settings'])}."
-    tasks = [t for t in told.get("tasks", ()) if t["decoding"] and (own or t.get("own_decoding"))]
-    if own and tasks:
+    ways: dict[str, list[str]] = {}
+    for task in told.get("tasks", ()):
+        if task["decoding"] and (own or task["own_decoding"]):
+            ways.setdefault(_way(task["decoding"]), []).append(task["title"])
+    if own and ways:
         who = _rows(told, own[0]["rows"]) if len(told["decoding"]) > 1 else "all models"
-        each = listed(f"{t['title']} {_way(t['decoding'])}" for t in tasks)
+        each = listed(f"{listed(titles)} {way}" for way, titles in ways.items())
         yield f"{_first(who)} decode as each benchmark says: {each}."
-    elif tasks:
-        each = listed(f"{t['title']} is decoded {_way(t['decoding'])}" for t in tasks)
-        yield f"Whatever the model, {each}."
+    elif ways:
+        each = (f"{listed(t)} {'is' if len(t) == 1 else 'are'} decoded {way}" for way, t in ways.items())
+        yield f"Whatever the model, {listed(each)}."
     template = told.get("chat_template")
     if template is not None and told.get("tasks"):
         yield {
@@ -198,27 +206,40 @@ def _way(settings: dict[str, Any]) -> str:
 
 def _benchmarks(board: Board) -> Iterable[str]:
     tasks = board.details.get("tasks", [])
+    if not tasks:
+        return
     counts = {h.task: board.n(h) for h in board.headings}
+    each = []
     for task in tasks:
-        parts = [task["paper"]] if str(task.get("paper") or "").startswith("arXiv:") else []
-        parts.append(f"split {_code(task['split'])}")
-        if (n := counts.get(task["name"])) and n != "–":
-            parts.append(f"{n} items")
-        if task.get("place"):
-            pinned = f"revision {_code(task['revision'])}" if task.get("revision") else "revision not pinned"
-            parts += [_code(task["place"]), pinned]
-        if task["repeats"] > 1:
-            parts.append(f"mean of {task['repeats']} responses to each item")
-        if judge := task.get("judge"):
-            at = f" at revision {_code(judge['revision'])}" if judge.get("revision") else ""
-            parts.append(f"judged by {_code(judge['model'])}{at}")
-        yield f"{task['title']}: {', '.join(parts)}."
-    profiles = sorted({task["profile"] for task in tasks})
+        parts = _benchmark(task, counts.get(task["name"], NOT_RUN))
+        each.append(task["title"] + (f" ({', '.join(parts)})" if parts else ""))
+    yield f"The table has {counted(len(tasks), 'benchmark')}: {'; '.join(each)}."
+    profiles = sorted({task["profile"] for task in tasks} - {"lm_eval"})
     if profiles:
-        noun = "profile" if len(profiles) == 1 else "profiles"
-        yield f"They are set up by the {noun} {listed(map(_code, profiles))}."
+        noun = "profile is" if len(profiles) == 1 else "profiles are"
+        yield f"The task {noun} {listed(map(_code, profiles))}."
     if board.limit is not None:
         yield f"Only the first {board.limit} items of each benchmark were used."
+
+
+def _benchmark(task: dict[str, Any], n: str) -> list[str]:
+    title, name = (re.sub(r"\W|_", "", task[key].lower()) for key in ("title", "name"))
+    parts = [] if title in name else [_code(task["name"])]  # `ppl` says little of lm-eval's wikitext
+    if str(task.get("paper") or "").startswith("arXiv:"):
+        parts.append(task["paper"])
+    if task.get("split"):
+        parts.append(f"split {_code(task['split'])}")
+    if n != NOT_RUN:
+        parts.append(f"{n} items")
+    if task.get("place"):
+        at = f" at revision {_code(task['revision'])}" if task.get("revision") else ", revision not pinned"
+        parts.append(_code(task["place"]) + at)
+    if task["repeats"] > 1:
+        parts.append(f"mean of {task['repeats']} responses to each item")
+    if judge := task.get("judge"):
+        at = f" at revision {_code(judge['revision'])}" if judge.get("revision") else ""
+        parts.append(f"judged by {_code(judge['model'])}{at}")
+    return parts
 
 
 def _statistics(board: Board) -> Iterable[str]:
@@ -261,5 +282,5 @@ def _code(text: Any) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, bool) or value is None or isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":"))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -10,6 +10,49 @@ ATTACK = Heading("harmbench", "attack_success", "HarmBench", "Safety", False, "a
 CHAIN = Heading("safechain", "safe", "SafeChain", "Safety", True, "score")
 PPL = Heading("wikitext", "word_perplexity", "PPL", "Perplexity", False, "perplexity")
 MIXED = ["engine vllm 0.9.1, the column's is hf", "limited to the first 200 items"]
+DETAILS = {
+    "models": [
+        {"row": "base", "role": "base", "model": "Qwen/Qwen2.5-7B", "hub": True, "sha256": "ab" * 32,
+         "revision": "d149729398750b98c0af14eb82c78cfe92750796", "training": None},
+        {"row": "reasoning", "role": "reasoning", "model": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+         "hub": True, "revision": None, "sha256": None, "training": None},
+        {"row": "safety", "role": "task", "model": None, "hub": False, "revision": None, "sha256": None,
+         "training": {"recipe": "lora", "base": "Qwen/Qwen2.5-7B-Instruct", "data": "org/tuned", "n": 2000,
+                      "r": 8, "alpha": 16.0, "dropout": 0.05, "targets": ["q_proj", "v_proj"], "epochs": 3.0,
+                      "batch_size": 128, "learning_rate": 0.0003, "warmup_steps": 10, "max_tokens": 256,
+                      "seed": 0}},
+    ],
+    "tokenizer": "reasoning", "vocab": "error", "seed": 0, "limit": None, "split": "test",
+    "merges": [
+        {"row": "Task Arithmetic", "method": "task_arithmetic", "title": "Task Arithmetic",
+         "paper": "arXiv:2212.04089", "settings": {"scale": 0.3}, "statistics": []},
+        {"row": "DARE", "method": "dare", "title": "DARE", "paper": "arXiv:2311.03099",
+         "settings": {"density": 0.1, "scale": 0.3}, "statistics": []},
+        {"row": "ReasonAny", "method": "reasonany", "title": "ReasonAny", "paper": "arXiv:2601.05560",
+         "settings": {"p": 0.05, "scale": [0.5, 1.0], "use_task": True}, "statistics": ["gradient"]},
+    ],
+    "calibration": [
+        {"role": "task", "row": "safety", "data": "Anthropic/hh-rlhf", "hub": True, "config": None,
+         "split": "train", "n": 100, "max_tokens": 512, "seed": 0, "revision": None, "for": ["ReasonAny"]},
+    ],
+    "tasks": [
+        {"name": "gsm8k", "title": "GSM8K", "paper": "arXiv:2110.14168", "split": "test",
+         "place": "openai/gsm8k", "revision": "740312add88f781978c0658806c59bc2815b9866", "profile": "paper",
+         "repeats": 1, "decoding": {"do_sample": False, "max_gen_toks": 4096}, "own_decoding": False,
+         "judge": None},
+        {"name": "safechain", "title": "SafeChain", "paper": "arXiv:2502.12025", "split": "train",
+         "place": "allenai/wildjailbreak", "revision": None, "profile": "paper", "repeats": 4,
+         "decoding": {"do_sample": False}, "own_decoding": False,
+         "judge": {"kind": "api", "model": "o4-mini", "revision": None}},
+    ],
+    "decoding": [
+        {"rows": ["base", "safety"], "settings": {"max_gen_toks": 4096, "do_sample": False}},
+        {"rows": ["reasoning", "merges"],
+         "settings": {"max_gen_toks": 32768, "do_sample": True, "temperature": 0.6, "top_p": 0.95}},
+    ],
+    "chat_template": "auto", "engines": [{"engine": "vllm", "dtype": "checkpoint"}],
+    "versions": {"merge-harness": ["0.1.0"], "torch": ["2.13.0"], "vllm": ["0.9.1"], "python": ["3.11.7"]},
+}  # fmt: skip
 HOSTILE = (
     "a|b*c_d_ <b>&amp; 100% #1 $x$ ^~\\ {y} [z](u) `q`",
     "\x1b[31mred\x1b[0m \x1b]0;own\x07title \u202egnp.exe\u202c \u200bend",
@@ -78,7 +121,8 @@ def rich():
              "`harness clean --rows LABEL` makes a row † anew"]  # fmt: skip
     headings = [GSM, MATH, LENGTH, HARM, ATTACK, CHAIN, PPL]
     return Board("qwen7b-safety", "Qwen2.5-7B · reasoning + safety", headings, rows, notes,
-                 baseline="LED-Merging", mixed=list(MIXED), with_paper=True)  # fmt: skip
+                 baseline="LED-Merging", mixed=list(MIXED), with_paper=True, details=DETAILS,
+                 settings={"collapse": "word perplexity > 3 × base"})  # fmt: skip
 
 
 def narrow():
