@@ -227,8 +227,17 @@ class Layout:
     seed: int = 0
 
 
-def merge_method(name: str, *, title: str, paper: str = "", plain: bool = False) -> Callable[[type], type]:
+def merge_method(
+    name: str,
+    *,
+    title: str,
+    paper: str = "",
+    plain: bool = False,
+    draws: Callable[[Any], bool] | None = None,
+) -> Callable[[type], type]:
     """Tag a class as the merge method `name`.
+
+    `draws(self)` says whether the method uses random numbers with these settings: `--seeds` repeats it.
 
     `plain`: no `prepare`, no `masks`, and nothing done to blocks but `+ - * /`, `clone`, `add_`, `sub_`,
     `mul_`, `div_` (so `ops.total`, `weighted_sum`, `add_scaled`): it runs without torch, to the same bits.
@@ -259,6 +268,7 @@ def merge_method(name: str, *, title: str, paper: str = "", plain: bool = False)
                 f'write `{bare[0]}: float = param(1.0, "what it does")`',
             )
         made.method_name, made.title, made.paper, made.plain = name, title, paper, plain
+        made.draws = property(draws or (lambda self: False))
         return made
 
     return tag

@@ -136,6 +136,12 @@ def options(*names: str) -> Callable[[Callable], Callable]:
             metavar="HOST:PORT",
             help="The Ray cluster's head (default: RAY_ADDRESS, or Ray on this machine alone).",
         ),
+        "seeds": click.option(
+            "--seeds",
+            type=click.IntRange(min=1),
+            metavar="K",
+            help="Runs of what is drawn, each with its seed; cells are mean ± sd (default: the family's).",
+        ),
         "with_paper": click.option(
             "--with-paper", is_flag=True, help="The paper's numbers beside ours, with what contradicts them."
         ),

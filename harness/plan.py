@@ -34,7 +34,8 @@ class ScoreStep:
 @dataclass(frozen=True)
 class RowStep:
     """One row of the table: a reference checkpoint, or a merge to make. `role` is `base`, an expert's role,
-    `merge`, or `checkpoint` for one that the family does not name."""
+    `merge`, or `checkpoint` for one that the family does not name. `seed_of`: the label of the row that this
+    one repeats with another seed."""
 
     folder: Folder
     recipe: ReferenceRecipe | MergeRecipe
@@ -44,6 +45,7 @@ class RowStep:
     method: Any = None
     scores: dict[str, ScoreStep] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    seed_of: str | None = None
 
     @property
     def is_merge(self) -> bool:

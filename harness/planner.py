@@ -18,6 +18,7 @@ from harness.method import Need, reads_data
 from harness.plan import Plan, RowStep, ScoreStep
 from harness.recipe import MergeRecipe, ReferenceRecipe, ScoreRecipe, code_hash, file_of, key
 from harness.scores.calibration import load_rows
+from harness.seeds import joined
 from harness.store import Store, digest, slug
 
 
@@ -59,13 +60,21 @@ def make_plan(
     engine: str = "auto",
     on_gpu: bool | None = None,
     known: asked.Everything | None = None,
+    seeds: int | None = None,
 ) -> Plan:
     """The plan of `harness compare`. `methods` selects rows by label or method, or adds files. `prepare`
     creates the store, once everything that was asked for is known to exist. `lone`: nothing is stored by the
     models' content, so they are hashed only if a method reads what is. `engine` is `auto`, `hf` or `vllm`;
     `on_gpu` says whether it runs on one, where that is another machine. `known` is what `asked.everything`
-    found for the same words, which is not looked for again."""
-    chosen, files = known or asked.everything(family, methods, tasks, references)
+    found for the same words, which is not looked for again. `seeds` (None: the family's) is how many there
+    are of what is drawn, from the family's own on."""
+    chosen, files = known = known or asked.everything(family, methods, tasks, references)
+    if (count := seeds or family.seeds) > 1:
+        same = {"limit": limit, "references": references, "prepare": prepare, "engine": engine,
+                "on_gpu": on_gpu, "known": known, "seeds": 1}  # fmt: skip
+        others = [family.model_copy(update={"seed": family.seed + i}) for i in range(1, count)]
+        first = make_plan(family, store, **same)
+        return joined(first, [make_plan(other, store, **same) for other in others])
     numerics = Numerics.of(family, engine, on_gpu)
     experts = {role: (family.model_path(role), family.on_path(role)) for role in family.roles}
     base = family.model_path("base")

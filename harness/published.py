@@ -12,8 +12,8 @@ from harness.options import Command, options, split
 
 
 @click.command(cls=Command)
-@options("family", "methods", "tasks", "limit", "results", "engine", "with_paper", "allow_mixed",
-         "baseline")  # fmt: skip
+@options("family", "methods", "tasks", "limit", "results", "engine", "seeds", "with_paper",
+         "allow_mixed", "baseline")  # fmt: skip
 @click.option(
     "--only", metavar="A,B", help="Only these reports (default: every one; `harness list reports`)."
 )
@@ -29,6 +29,7 @@ def report(
     limit: int | None,
     results: Path,
     engine: str,
+    seeds: int | None,
     only: str | None,
     again: bool,
     watch: bool,
@@ -46,6 +47,7 @@ def report(
             limit,
             results,
             engine=engine,
+            seeds=seeds,
             names=split(only),
             watch=every if watch else None,
             again=again,

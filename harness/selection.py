@@ -129,13 +129,19 @@ def _score(key: str, group: TensorGroup) -> Tensor:
 
 
 def _drawn(label: str, seed: int, group: TensorGroup) -> Tensor:
-    return uniform(seed, label, group.name, group.offset, group.base.numel()).to(group.base.device)
+    numbers = uniform(seed + group.seed, label, group.name, group.offset, group.base.numel())
+    return numbers.to(group.base.device)
 
 
 def _eligible(key: str | None, patterns: tuple[str, ...], group: TensorGroup) -> Tensor:
     if matches(group.name, patterns):
         return group.base.new_zeros(group.base.shape).bool()
     return above(group.scores[key], 0) if key else group.base.new_ones(group.base.shape).bool()
+
+
+def draws(method: Any) -> bool:
+    """Whether a method's reasoning side is drawn."""
+    return method.reasoning_end == "random"
 
 
 def needs(bands: Mapping[str, Band], elect: str, loss_on: str) -> tuple[Need, ...]:

@@ -45,6 +45,7 @@ def compute_scores(
 
     from harness.costs import demand, sizes
     from harness.costs.machine import machine
+    from harness.family import Calibration
     from harness.scores import Against, compute
     from harness.scores.calibration import load_rows
 
@@ -59,7 +60,7 @@ def compute_scores(
             stack.enter_context(step.folder.working(recipes.written(step.recipe)))
         if all(step.folder.complete for step in group):  # another process did it while this one waited
             return group[0].folder.done()
-        rows = load_rows(plan.family.calibration[need.role].in_profile(need.profile), plan.family.folder)
+        rows = load_rows(Calibration.model_validate(first.data), plan.family.folder)
         size = sizes.of_folder(model)
         here = machine().on(device if torch.cuda.is_available() else "cpu")
         fit = size and demand.statistics(size, here, [step.recipe for step in group], len(rows))
@@ -143,7 +144,7 @@ def merge_jobs(
             role: load_rows(plan.family.calibration[role], plan.family.folder) for role in row.recipe.rows
         }
         shown = {"recipe": _card(plan, row), "rows": texts, "masks": _masks(row, alone)}
-        jobs.append(Job(row.method, row.checkpoint, plan.family.seed, scores, **shown))
+        jobs.append(Job(row.method, row.checkpoint, row.recipe.seed, scores, **shown))
     return merge(inputs, jobs, progress=progress, **engine)
 
 

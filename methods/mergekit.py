@@ -52,6 +52,7 @@ def _made(found):
         found.label,
         title=f"{found.title} (mergekit)",
         paper=found.url.replace("https://arxiv.org/abs/", "arXiv:"),
+        draws=lambda m: found.name.startswith(("dare", "della")),
     )(type("Variant", (Bridge,), body))
     made.definition = found
     return made

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
 from harness.board.model import Cell, Heading
 from harness.evaluate.task_file import Column, TaskFile
 from harness.plan import EvalStep, Plan
+from harness.stats.items import items_of
+from harness.stats.paired import spread_of
 from harness.store import Folder
 
 ORDER = {"Reasoning": 0, "Knowledge": 1, "Perplexity": 9}  # as the paper groups; domains stand between
@@ -33,7 +36,7 @@ def cells_of(plan: Plan, evaluation: EvalStep) -> dict[tuple[str, str], Cell]:
     settings = settings_of(plan, evaluation)
     found = _cells(evaluation.task, evaluation.folder, settings)
     if judge := plan.judge_of(evaluation):
-        judged = {**settings, "judge": judge.judge.model}
+        judged = {**settings, "judge": f"{judge.judge.model} {judge.recipe.model} {judge.recipe.code[:8]}"}
         found |= _cells(evaluation.task, judge.folder, judged)
     return found
 
@@ -57,6 +60,9 @@ def settings_of(plan: Plan, evaluation: EvalStep) -> dict[str, Any]:
 
 def _cells(task: TaskFile, folder: Folder, settings: dict[str, Any]) -> dict[tuple[str, str], Cell]:
     done, columns = folder.done(), {column.key: column for column in task.columns}
+    metrics = done.get("metrics", {})
+    if task.cluster:
+        metrics = {key: {**found, **_clustered(folder, key)} for key, found in metrics.items()}
     return {
         (task.name, key): Cell(
             found["value"],
@@ -68,9 +74,18 @@ def _cells(task: TaskFile, folder: Folder, settings: dict[str, Any]) -> dict[tup
             tokens=done.get("tokens_per_response"),
             settings=settings,
         )
-        for key, found in done.get("metrics", {}).items()
+        for key, found in metrics.items()
         if key in columns
     }
+
+
+def _clustered(folder: Folder, metric: str) -> dict[str, float]:
+    """The standard error of a mean whose items share something."""
+    items = items_of(folder.path, metric)
+    if items is None or items.ratio or items.clusters is None:
+        return {}
+    spread = spread_of(items.values, items.clusters)
+    return {} if spread is None else {"stderr": spread / math.sqrt(len(items.ids))}
 
 
 def interval_of(found: dict[str, Any], kind: str) -> list[float] | None:
@@ -81,7 +96,44 @@ def interval_of(found: dict[str, Any], kind: str) -> list[float] | None:
         return None
     binary = math.sqrt(max(0.0, value * (1 - value)) / (n - 1)) if 0 <= value <= 1 else math.nan
     if kind != "accuracy" or not math.isclose(binary, stderr, rel_tol=1e-6, abs_tol=1e-12):
-        return [value - Z * stderr, value + Z * stderr]
+        return clipped([value - Z * stderr, value + Z * stderr], kind)
     middle = (value + Z * Z / (2 * n)) / (1 + Z * Z / n)
     half = Z / (1 + Z * Z / n) * math.sqrt(value * (1 - value) / n + Z * Z / (4 * n * n))
     return [max(0.0, min(middle - half, value)), min(1.0, max(middle + half, value))]
+
+
+def clipped(interval: list[float], kind: str) -> list[float]:
+    """A share lies between 0 and 1."""
+    return [min(1.0, max(0.0, end)) for end in interval] if kind == "accuracy" else interval
+
+
+def folded(runs: list[Cell], kind: str) -> Cell:
+    """Runs of one cell with several seeds as one: mean and standard deviation, all values behind it. The
+    interval adds the variance of the items' draw to that of the mean over the runs."""
+    first, k = runs[0], len(runs)
+    if k == 1:
+        return first
+    values = [cell.value for cell in runs]
+    mean = math.fsum(values) / k
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (k - 1))
+    spreads = [cell.stderr for cell in runs]
+    interval, stderr = None, None
+    if None not in spreads and math.isfinite(sd):
+        # the runs ask the same items, so the items' share of the variance does not shrink with k
+        stderr = math.sqrt(math.fsum(s * s for s in spreads) / k + sd * sd / k)
+        interval = clipped([mean - Z * stderr, mean + Z * stderr], kind)
+    told = {name: [cell.rates.get(name) for cell in runs] for name in first.rates}
+    rates = {name: sum(given) / k if None not in given else None for name, given in told.items()}
+    tokens = None if any(c.tokens is None for c in runs) else math.fsum(c.tokens for c in runs) / k
+    return dataclasses.replace(
+        first,
+        value=mean,
+        stderr=stderr,
+        sd=sd,
+        values=values,
+        folders=[cell.folder for cell in runs],
+        interval=interval,
+        rates=rates,
+        tokens=tokens,
+        stale=any(cell.stale for cell in runs),
+    )

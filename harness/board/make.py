@@ -6,13 +6,13 @@ import importlib.metadata
 import shlex
 from typing import Any
 
-from harness import __version__, lock
+from harness import __version__, lock, registry
 from harness import recipe as recipes
 from harness.board import mixing, papers
-from harness.board.cells import cells_of, headings_of
+from harness.board.cells import cells_of, folded, headings_of
 from harness.board.imported import imported_rows
 from harness.board.marks import average, keep, mark_best
-from harness.board.model import Board, BoardRow
+from harness.board.model import Board, BoardRow, Cell
 from harness.board.notes import footnotes
 from harness.board.significance import test_rows
 from harness.collapse import collapse_of, spelled
@@ -32,9 +32,10 @@ def make_board(
     `allow_mixed` shows cells that were not measured alike, `baseline` is the row (a label) that the others
     are tested against instead of the family's."""
     headings = headings_of(plan.tasks)
-    rows = [_row(plan, step) for step in plan.rows]
+    steps = [step for step in plan.rows if step.seed_of is None]
+    rows = [_row(plan, step) for step in steps]
     rows += imported_rows(plan.store, headings)
-    _mark_collapse(plan, rows)
+    _mark_collapse(plan, steps, rows)
     mixed = mixing.check(headings, rows, allow_mixed)
     mark_best(headings, rows)
     average(headings, rows)
@@ -76,21 +77,26 @@ def check_options(
 def _baseline(plan: Plan, rows: list[BoardRow], wanted: str | None) -> BoardRow | None:
     """The row that others are tested against; None where there is none among these rows."""
     names = {row.method: row for row in reversed(rows) if row.method} | {row.label: row for row in rows}
-    names |= {s.recipe.label: r for s, r in zip(plan.rows, rows, strict=False) if s.is_merge}
-    names |= {s.role: r for s, r in zip(plan.rows, rows, strict=False) if not s.is_merge}
+    steps = [step for step in plan.rows if step.seed_of is None]
+    names |= {s.recipe.label: r for s, r in zip(steps, rows, strict=False) if s.is_merge}
+    names |= {s.role: r for s, r in zip(steps, rows, strict=False) if not s.is_merge}
     return names.get(wanted or plan.family.baseline)
 
 
 def _row(plan: Plan, step: RowStep) -> BoardRow:
-    cells, made, stale = {}, step.folder.done(), False
-    for evaluation in plan.evals_of(step):
-        found, done = cells_of(plan, evaluation), evaluation.folder.done()
-        # weights rebuilt by newer code than the ones this evaluation saw
-        other = bool(done) and done.get("fingerprint") != made.get("fingerprint")
-        for cell in found.values():
-            cell.stale = other
-        stale |= other
-        cells.update(found)
+    made, stale = step.folder.done(), False
+    runs: dict[tuple[str, str], list[Cell]] = {}
+    for row in (step, *(other for other in plan.rows if other.seed_of == step.label)):
+        for evaluation in plan.evals_of(row):
+            done = evaluation.folder.done()
+            # weights rebuilt by newer code than the ones this evaluation saw
+            other = bool(done) and done.get("fingerprint") != row.folder.done().get("fingerprint")
+            stale |= other
+            for key, cell in cells_of(plan, evaluation).items():
+                cell.stale = other
+                runs.setdefault(key, []).append(cell)
+    kinds = {(task.name, column.key): column.kind for task in plan.tasks for column in task.columns}
+    cells = {key: folded(found, kinds[key]) for key, found in runs.items()}
     if step.is_merge and made:
         stale |= made.get("code") != code_hash(file_of(type(step.method)))
     return BoardRow(
@@ -111,19 +117,16 @@ def _row(plan: Plan, step: RowStep) -> BoardRow:
 
 def _command(plan: Plan, step: RowStep) -> str:
     """What makes the row again."""
-    parts = [
-        "harness",
-        "compare",
-        "--family",
-        plan.family.name,
-        "--tasks",
-        ",".join(t.name for t in plan.tasks),
-    ]
+    family = plan.family
+    known = registry.find("families").get(family.name)
+    named = known is not None and known.path.parent == family.folder.resolve()
+    file = family.name if named else str(family.folder / f"{family.name}.yaml")
+    parts = ["harness", "compare", "--family", file, "--tasks", ",".join(t.name for t in plan.tasks)]
     if step.is_merge:
         parts += ["--methods", step.recipe.label]
     if plan.limit is not None:
         parts += ["--limit", str(plan.limit)]
-    return shlex.join(parts)
+    return shlex.join([*parts, "--engine", plan.engine])
 
 
 def _settings(plan: Plan) -> dict[str, Any]:
@@ -159,8 +162,8 @@ def _provenance(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _mark_collapse(plan: Plan, rows: list[BoardRow]) -> None:
-    for row, step in zip(rows, plan.rows, strict=False):  # imported rows are of no plan
+def _mark_collapse(plan: Plan, steps: list[RowStep], rows: list[BoardRow]) -> None:
+    for row, step in zip(rows, steps, strict=False):  # imported rows are of no plan
         if row.role in ("merge", "checkpoint"):
             row.collapsed = collapse_of(plan, step, plan.evals_of)
             probed = collapse_of(plan, step, plan.probes_of)

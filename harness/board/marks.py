@@ -60,7 +60,8 @@ def keep(headings: Sequence[Heading], rows: Sequence[BoardRow]) -> None:
     """`kept` = merge / expert per column: of Reasoning and Knowledge next to the reasoning expert, elsewhere
     next to the best of the other experts. Only where high is good and the expert is above zero: a ratio of
     harms, or to nothing, says nothing."""
-    experts = [row for row in rows if not row.is_merge and row.role not in ("base", "checkpoint")]
+    known = ("base", "checkpoint", "imported")
+    experts = [row for row in rows if not row.is_merge and row.role not in known]
     for heading in headings:
         if not heading.higher_is_better:
             continue

@@ -36,8 +36,9 @@ def check(headings: Sequence[Heading], rows: Sequence[BoardRow], allow: bool = F
                 refused.append(f"`{row.label}` in {heading.title} ({', '.join(odd)})")
                 _note(cell, ", ".join(odd), said)
             unknown = [key for key in common if key not in cell.settings]
-            if cell.imported and unknown:
-                _note(cell, f"imported; its file does not tell: {', '.join(unknown)}", said)
+            if cell.imported:
+                told = ", ".join([*unknown, "decoding by role"])
+                _note(cell, f"imported; its file does not tell: {told}", said)
     if refused and not allow:
         more = f" and {len(refused) - SHOWN} more" * (len(refused) > SHOWN)
         raise HarnessError(

@@ -21,7 +21,8 @@ FLOAT = "$float"
 class Heading:
     """A column: one metric of one task. `main` is False for a second metric of the same task, which is shown
     and counts in no average. `detectable`: smallest true difference from the baseline that this column's n
-    would find significant four times in five (unscaled); None where it cannot be said."""
+    would find significant at 5 %, before correction, four times in five (unscaled); None where it cannot be
+    said."""
 
     task: str
     metric: str
@@ -77,7 +78,8 @@ class Test:
 class Cell:
     """One value. `interval` is its 95 %; `rates` are shares of responses (unparsed and so on); `tokens` a
     response's mean length; `folder` where it was measured. `values` holds the single runs of a cell that is a
-    mean over seeds, `sd` their standard deviation. `kept` is this value over the best expert's of the column.
+    mean over seeds, `folders` where each was measured, `sd` their standard deviation; its `interval` then
+    covers both the draw of items and the run. `kept` is this value over the best expert's of the column.
     `paper` is the number that the paper prints there (our scale), `paper_note` what contradicts it.
     `footnotes` are indices (from 0) into `Board.mixed`: in what this cell differs from its column."""
 
@@ -86,6 +88,7 @@ class Cell:
     n: int
     rates: dict[str, float] = field(default_factory=dict)
     folder: str = ""
+    folders: list[str] = field(default_factory=list)
     interval: list[float] | None = None
     tokens: float | None = None
     best: bool = False

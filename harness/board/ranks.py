@@ -10,6 +10,7 @@ from harness.board.marks import ranked
 from harness.board.model import Board, BoardRow, Heading
 from harness.board.significance import items
 from harness.stats.items import Items, matched
+from harness.stats.paired import by_cluster, resampled
 
 DRAWS = 1000
 
@@ -78,15 +79,17 @@ def _drawn(rows: Sequence[BoardRow], heading: Heading, broken, seed: int):
     for other in found[1:]:
         first, _ = matched(first, other)
     found = [matched(own, first)[0] for own in found]
-    n, draw = len(first.ids), np.random.default_rng(seed)
-    if n == 0:
+    if not first.ids:
         return None
-    counts = draw.multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(float)
+    matrix = np.concatenate(
+        [i.values.reshape(len(i.ids), -1) for i in found] + [np.ones((len(first.ids), 1))], axis=1
+    )
+    if first.clusters is not None:
+        matrix = by_cluster(first.clusters, matrix)
+    sums = resampled(matrix, DRAWS, seed)
     with np.errstate(over="ignore"):
         if first.ratio:
-            values = np.stack(
-                [np.exp(-(counts @ i.values[:, 0]) / (counts @ i.values[:, 1])) for i in found], axis=1
-            )
+            values = np.exp(-sums[:, 0:-1:2] / sums[:, 1:-1:2])
         else:
-            values = np.stack([counts @ i.values / n for i in found], axis=1)
+            values = sums[:, :-1] / sums[:, -1:]
     return _ranked(np.round(values, 12), heading, broken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -16,6 +17,18 @@ def recomputed(board: Board, row: BoardRow, heading: Heading, root: Path | None 
     cell = row.cell(heading)
     if cell is None or not cell.folder:
         return None
+    if cell.folders:
+        runs = [
+            dataclasses.replace(cell, folder=f, folders=[], value=v)
+            for f, v in zip(cell.folders, cell.values, strict=True)
+        ]
+        single = [
+            recomputed(
+                board, dataclasses.replace(row, cells={(heading.task, heading.metric): one}), heading, root
+            )
+            for one in runs
+        ]
+        return None if None in single else math.fsum(single) / len(single)
     folder = (root / cell.folder) if root is not None else Path(cell.folder)
     found = items_of(folder, heading.metric)
     if found is not None and same(found.aggregate(), cell.value):

@@ -10,9 +10,11 @@ from pathlib import Path
 from statistics import median
 
 from harness.board.model import BoardRow, Cell, Heading, Test
-from harness.stats.items import Items, items_of
+from harness.stats.items import Items, items_of, mean_of
 from harness.stats.paired import Difference, compare, holm
 from harness.stats.power import detectable_mean, detectable_share
+
+REFERENCES = ("base", "reasoning", "task")  # rows that need no test: what they are for is known
 
 
 @lru_cache(maxsize=4096)
@@ -22,13 +24,19 @@ def _read(folder: Path, metric: str, stamp: int) -> Items | None:
 
 def items(cell: Cell, metric: str) -> Items | None:
     """The items behind a cell; None where there are none, or where the value is not their mean (an F1)."""
-    folder = Path(cell.folder)
-    files = [folder / name for name in ("samples.parquet", "judged.parquet")]
-    stamps = [file.stat().st_mtime_ns for file in files if file.is_file()]
-    found = _read(folder, metric, max(stamps)) if cell.folder and stamps else None
+    runs = [_stamped(Path(folder), metric) for folder in cell.folders or [cell.folder] if folder]
+    if not runs or None in runs:
+        return None
+    found = runs[0] if len(runs) == 1 else mean_of(runs)
     if found is None or not math.isclose(found.aggregate(), cell.value, rel_tol=1e-6, abs_tol=1e-9):
         return None
     return found
+
+
+def _stamped(folder: Path, metric: str) -> Items | None:
+    files = [folder / name for name in ("samples.parquet", "judged.parquet")]
+    stamps = [file.stat().st_mtime_ns for file in files if file.is_file()]
+    return _read(folder, metric, max(stamps)) if stamps else None
 
 
 def test_rows(headings: Sequence[Heading], rows: Sequence[BoardRow], baseline: BoardRow) -> list[Heading]:
@@ -41,7 +49,7 @@ def test_rows(headings: Sequence[Heading], rows: Sequence[BoardRow], baseline: B
         found = []
         for row in rows:
             cell = row.cell(heading)
-            if own is None or cell is None or row is baseline or not row.is_merge:
+            if own is None or cell is None or row is baseline or row.role in REFERENCES:
                 continue
             given = items(cell, heading.metric)
             if given is not None and (difference := compare(given, own)) is not None:
@@ -59,9 +67,9 @@ def _detectable(own: Items | None, found: Sequence[Difference]) -> float | None:
     """For the median pair of the column; for the worst case where there is none."""
     if own is None or own.ratio:
         return None
-    shares = [d.discordance for d in found if d.discordance]
+    shares = [d.discordance for d in found if d.discordance is not None]
     spreads = [d.spread for d in found if d.spread]
-    binary = all(d.discordance is not None for d in found)
-    if binary and set(own.values.tolist()) <= {0.0, 1.0}:
+    binary = len(shares) == len(found) and set(own.values.tolist()) <= {0.0, 1.0}
+    if binary and own.clusters is None:
         return detectable_share(len(own.ids), median(shares) if shares else None)
     return detectable_mean(len(own.ids), median(spreads)) if spreads else None

@@ -65,6 +65,7 @@ class Family(Strict):
     collapse: Collapse = Collapse()
     engine: EngineSettings = EngineSettings()
     seed: int = 0
+    seeds: int = Field(1, ge=1)
 
     @field_validator("experts", mode="before")
     @classmethod

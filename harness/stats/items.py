@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,3 +126,14 @@ def matched(one: Items, other: Items) -> tuple[Items, Items]:
         return Items(tuple(common), items.values[at], clusters)
 
     return of(one), of(other)
+
+
+def mean_of(runs: Sequence[Items]) -> Items | None:
+    """Several runs on the same items, each item at its mean; None where the items differ, or are of a
+    perplexity (whose mean over runs is no mean over items)."""
+    import numpy as np
+
+    first = runs[0]
+    if first.ratio or any(other.ids != first.ids or other.ratio for other in runs):
+        return None
+    return Items(first.ids, np.mean([items.values for items in runs], axis=0), first.clusters)

@@ -29,8 +29,8 @@ CELLS = 4_000_000  # numbers held at a time while resampling
 class Difference:
     """`effect` = one - other (of perplexities their difference), with its 95 % `interval`; `p` of the
     two-sided `test` that there is none (None below two items); `n` items in common. `discordance` is the
-    share of them on which scores of 0 and 1 differ, else None; `spread` the differences' standard deviation.
-    """
+    share of them on which scores of 0 and 1 differ, else None; `spread` / sqrt(n) is the standard error of
+    the mean difference, clusters counted."""
 
     effect: float
     interval: tuple[float, float] | None
@@ -60,11 +60,11 @@ def compare(one: Items, other: Items) -> Difference | None:
     else:
         deltas = one.values - other.values
     binary = not one.ratio and _binary(one.values) and _binary(other.values)
-    spread = float(deltas.std(ddof=1)) if n > 1 else None
+    spread = spread_of(deltas, one.clusters) if n > 1 else None
     if binary and one.clusters is None:
         won, lost = int((deltas > 0).sum()), int((deltas < 0).sum())
         return Difference(effect, interval, mcnemar(won, lost), "McNemar, exact", n, (won + lost) / n, spread)
-    sums = deltas if one.clusters is None else _by_cluster(one.clusters, deltas)
+    sums = deltas if one.clusters is None else by_cluster(one.clusters, deltas)
     name = "sign-flip permutation" + (" of clusters" if one.clusters else "")
     share = float((deltas != 0).mean()) if binary else None
     return Difference(effect, interval, sign_flip(sums), name, n, share, spread)
@@ -119,14 +119,24 @@ def _binary(values: np.ndarray) -> bool:
     return bool(((values == 0) | (values == 1)).all())
 
 
-def _by_cluster(clusters: Sequence[str], values: np.ndarray) -> np.ndarray:
-    """Sums [clusters, ...] in order of first appearance."""
+def by_cluster(clusters: Sequence[str], values: np.ndarray) -> np.ndarray:
+    """Sums [clusters, ...] of values [items, ...], clusters in order of first appearance."""
     import numpy as np
 
     place = {name: i for i, name in enumerate(dict.fromkeys(clusters))}
     summed = np.zeros((len(place), *values.shape[1:]))
     np.add.at(summed, [place[name] for name in clusters], values)
     return summed
+
+
+def spread_of(deltas: np.ndarray, clusters: Sequence[str] | None) -> float | None:
+    """Standard deviation of a difference as far as it counts: that of single items, or what clusters make of
+    it, so that spread / sqrt(n) is the mean's standard error. None for a single cluster."""
+    if clusters is None:
+        return float(deltas.std(ddof=1))
+    sums = by_cluster(clusters, deltas - deltas.mean())
+    k = len(sums)
+    return float(math.sqrt((sums**2).sum() * k / (k - 1) / len(deltas))) if k > 1 else None
 
 
 def _interval(one: Items, other: Items) -> tuple[float, float]:
@@ -138,7 +148,7 @@ def _interval(one: Items, other: Items) -> tuple[float, float]:
     else:
         stacked = np.stack([one.values - other.values, np.ones(len(one.ids))], axis=1)
     if one.clusters is not None:
-        stacked = _by_cluster(one.clusters, stacked)
+        stacked = by_cluster(one.clusters, stacked)
     sums = resampled(stacked)
     with np.errstate(over="ignore", invalid="ignore"):
         if one.ratio:
@@ -157,9 +167,12 @@ def resampled(rows: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray
     draw = np.random.default_rng(seed)
     distinct, counts = np.unique(rows, axis=0, return_counts=True)
     n = len(rows)
-    if len(distinct) * 4 <= n or n * draws > 16 * CELLS:
-        picked = draw.multinomial(n, counts / n, size=draws)
-        return picked @ distinct
+    if len(distinct) * 4 <= n:
+        sums, step = np.empty((draws, rows.shape[1])), max(1, CELLS // len(distinct))
+        for start in range(0, draws, step):
+            picked = draw.multinomial(n, counts / n, size=min(step, draws - start))
+            sums[start : start + step] = picked @ distinct
+        return sums
     sums, step = np.empty((draws, rows.shape[1])), max(1, CELLS // n)
     for start in range(0, draws, step):
         chosen = draw.integers(n, size=(min(step, draws - start), n))
@@ -168,27 +181,29 @@ def resampled(rows: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray
 
 
 def pooled(pairs: Sequence[tuple[Items, Items]], signs: Sequence[int]) -> Difference | None:
-    """Mean over several columns of the difference in each (times its sign, -1 where low is good), with a
-    bootstrap's interval that resamples the items of every column; p from that bootstrap's normal
-    approximation. None where a column has no items in common."""
+    """Mean over several columns of the difference in each (times its sign, -1 where low is good).
+
+    The interval is a bootstrap's that resamples the items of every column; p comes from flipping the signs of
+    items (of clusters, where they share something), each weighted as the mean weighs it. None where a column
+    has no two items in common."""
     import numpy as np
 
-    effects, draws, n = [], [], 0
+    effects, draws, weighted, n = [], [], [], 0
     for index, ((one, other), sign) in enumerate(zip(pairs, signs, strict=True)):
         one, other = matched(one, other)
         if len(one.ids) < 2 or one.ratio or other.ratio:
             return None
         stacked = np.stack([one.values - other.values, np.ones(len(one.ids))], axis=1)
         if one.clusters is not None:
-            stacked = _by_cluster(one.clusters, stacked)
+            stacked = by_cluster(one.clusters, stacked)
         sums = resampled(stacked, seed=index)
         effects.append(sign * (one.aggregate() - other.aggregate()))
         draws.append(sign * sums[:, 0] / sums[:, 1])
+        weighted.append(sign * stacked[:, 0] / len(one.ids))
         n += len(one.ids)
     if not effects:
         return None
-    effect, means = float(np.mean(effects)), np.mean(draws, axis=0)
-    low, high = np.quantile(means, [TAIL, 1 - TAIL])
-    spread = float(means.std(ddof=1))
-    p = math.erfc(abs(effect) / spread / math.sqrt(2)) if spread else (1.0 if effect == 0 else 0.0)
-    return Difference(effect, (float(low), float(high)), p, "bootstrap over items of every column", n)
+    low, high = np.quantile(np.mean(draws, axis=0), [TAIL, 1 - TAIL])
+    name = "sign-flip permutation over the items of every column"
+    p = sign_flip(np.concatenate(weighted))
+    return Difference(float(np.mean(effects)), (float(low), float(high)), p, name, n)

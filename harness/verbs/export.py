@@ -82,7 +82,9 @@ def _entries(board: Board, store: Store, family: Family) -> Iterator[tuple[str, 
 def _folders(board: Board, store: Store) -> set[Path]:
     """Run folders behind the board: of rows, of cells, and the statistics that a row's merge read."""
     used = {Path(row.folder) for row in board.rows if row.folder}
-    used |= {Path(cell.folder) for row in board.rows for cell in row.cells.values() if cell.folder}
+    cells = [cell for row in board.rows for cell in row.cells.values()]
+    used |= {Path(folder) for cell in cells for folder in (cell.folder, *cell.folders) if folder}
+    used |= {folder.parent.parent for folder in used if folder.parent.name == "evals"}
     judged = {folder for model in used for folder in model.glob("evals/*--judge--*")}
     scores = {folder for folder in (store.root / "scores").glob("*") if folder.is_dir()}
     return {folder for folder in used | judged | scores if folder.is_relative_to(store.root)}
@@ -97,7 +99,7 @@ def _relative(board: Board, root: Path) -> Board:
     for row in board.rows:
         row.folder = inside(row.folder)
         for cell in row.cells.values():
-            cell.folder = inside(cell.folder)
+            cell.folder, cell.folders = inside(cell.folder), [inside(f) for f in cell.folders]
     return board
 
 

@@ -32,6 +32,7 @@ def report(
     results: Path,
     *,
     engine: str = "auto",
+    seeds: int | None = None,
     names: Sequence[str] | None = None,
     watch: float | None = None,
     again: bool = False,
@@ -39,7 +40,7 @@ def report(
 ) -> int:
     """Render what the store holds, without running anything; the exit code. `names` are reports (default:
     all), `watch` the seconds between two looks while a run goes on, `board` keywords of `make_board`."""
-    wanted = reports(names)
+    chosen = reports(names)
     loaded, store = locked_family(family, results)
     check_options(loaded, **board)
     known = asked.everything(loaded, methods, tasks)
@@ -49,7 +50,9 @@ def report(
             f"the expert `{waiting[0]}` of family `{loaded.name}` is not trained yet, so nothing is measured",
             "run `harness compare` first; `harness status` shows how far it is",
         )
-    plan = make_plan(experts.trained(loaded, made), store, limit=limit, engine=engine, known=known)
+    plan = make_plan(
+        experts.trained(loaded, made), store, limit=limit, engine=engine, known=known, seeds=seeds
+    )
     if not any(step.folder.complete for step in plan.evals) and watch is None:
         raise HarnessError(
             f"nothing is measured yet for family `{loaded.name}` in {results}",
@@ -57,8 +60,8 @@ def report(
         )
     with Screen() as screen:
         if watch is not None:
-            return _watched(plan, screen, wanted, watch, board)
-        return write_reports(make_board(plan, **board), store.report, screen, wanted, again=again)
+            return _watched(plan, screen, chosen, watch, board)
+        return write_reports(make_board(plan, **board), store.report, screen, chosen, again=again)
 
 
 def write_reports(

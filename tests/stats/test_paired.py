@@ -147,3 +147,28 @@ def test_what_could_be_detected_is_found_four_times_in_five(n, discordance):
 def test_aime_can_only_show_large_differences():
     assert detectable_share(30) > 0.3 and detectable_share(30, 0.05) is None and detectable_share(0) is None
     assert detectable_mean(100, 1.0) == pytest.approx(0.28, abs=0.001) and detectable_mean(1, 1.0) is None
+
+
+def test_two_items_prove_nothing():
+    assert pooled([(items([1, 1]), items([0, 0]))], [1]).p == pytest.approx(0.5)
+    a = drawn(5, 150, 0.8, 0.6)
+    assert pooled([a], [1]).p == pytest.approx(sign_flip(a[0].values - a[1].values))
+
+
+def test_clusters_make_the_standard_error_of_a_mean_larger():
+    draw = np.random.default_rng(0)
+    shift = np.repeat(draw.normal(0, 1, 400), 4)
+    passages = tuple(str(i // 4) for i in range(1600))
+    found = compare(items(shift, passages), items(np.zeros(1600), passages))
+    assert found.spread / 40 == pytest.approx(1 / 20, rel=0.1)  # that of 400 means, not of 1600 items
+    assert compare(items(shift), items(np.zeros(1600))).spread == pytest.approx(1.0, rel=0.1)
+
+
+def test_resampling_holds_little_at_a_time():
+    import tracemalloc
+
+    rows = np.random.default_rng(0).normal(size=(30_000, 2))
+    tracemalloc.start()
+    resampled(rows, draws=200)
+    assert tracemalloc.get_traced_memory()[1] < 300 * 2**20
+    tracemalloc.stop()
