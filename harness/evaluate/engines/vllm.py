@@ -105,11 +105,13 @@ class Engine:
                 disable_log_stats=True,
                 **own,
             )
+            self.canary = Canary(self.lm, model)
+        except LoadError:
+            raise
         except Exception as error:  # vLLM's, torch's, transformers': their types are many
             hint = "`max_model_len`, `memory_fraction` or `kv_cache_gib` under `engine:`, if memory is short"
             raise LoadError(f"vLLM does not start: {line(error)}", hint) from error
-        self.canary, self.spoiled = Canary(self.lm, model), None
-        self.swapped, self.deviation = False, self.canary.noise
+        self.spoiled, self.swapped, self.deviation = None, False, self.canary.noise
 
     def _swap(self, model: Checkpoint) -> str | None:
         """Bring other weights in. Returns what is wrong with them, None when the proof holds."""
