@@ -90,27 +90,26 @@ class Driver:
     def _build(self, merges: Sequence[Any], merged: Sequence[list[EvalStep]]) -> None:
         """Statistics, each group once those that it reads are there; then the merges; then their rows."""
         waiting = scoring.score_groups(self.plan, merges)
-        here = set(map(id, waiting))
 
         def go_on() -> None:
-            paths = {step.folder.path for group in waiting if id(group) in here for step in group}
-            for group in [g for g in waiting if id(g) in here and not scoring.reads(g) & paths]:
-                here.discard(id(group))
-                if self._unread(group):
-                    return go_on()
-                open_.add(id(group))
-                reads = [self._name(path) for path in scoring.reads(group)]
-                what = ", ".join(step.label for step in group)
-                self._submit(Job("scores", what, group, reads, then=lambda g=group: finished(g)))
-            if not open_ and not here:
+            for group in list(waiting):
+                ahead = {step.folder.path for other in waiting if other is not group for step in other}
+                if scoring.reads(group) & (ahead | self._computing):
+                    continue
+                waiting.remove(group)
+                if not self._unread(group):
+                    reads = sorted(self._name(path) for path in scoring.reads(group))
+                    what = ", ".join(step.label for step in group)
+                    self._submit(Job("scores", what, group, reads, then=go_on))
+            if not waiting and not self._computing:
                 self._merge(scoring.with_scores(merges, self.outcome), merged)
 
-        def finished(group: Any) -> None:
-            open_.discard(id(group))
-            go_on()
-
-        open_: set[int] = set()
         go_on()
+
+    @property
+    def _computing(self) -> set[Path]:
+        jobs = [job for job in self.building.values() if job.kind == "scores"]
+        return {step.folder.path for job in jobs for step in job.steps}
 
     def _unread(self, group: Sequence[Any]) -> bool:
         """Whether a statistic that the group reads is not there, as it failed."""

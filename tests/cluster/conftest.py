@@ -9,8 +9,8 @@ from tests.cluster.two_nodes import QUIET, SMALL, TwoNodes, compare, tables
 
 @pytest.fixture(scope="session")
 def two_nodes():
+    os.environ.update(QUIET)  # Ray reads some of it when it is imported
     pytest.importorskip("ray")
-    os.environ.update(QUIET)
     nodes = TwoNodes()
     yield nodes
     nodes.close()
