@@ -12,7 +12,7 @@ LONGEST = 32_768  # characters of one file
 
 
 def of(board: Board, root: Path) -> dict[str, Any]:
-    """`rows`: by label the folder (from `root` on) with its files' texts; `folders`: the same of the cells, by
+    """`rows`: by label the folder (from `root` on) with its files as text; `folders`: those of the cells, by
     folder; `cells`: by label and column the folders of a cell."""
     folders = {folder for row in board.rows for cell in row.cells.values() for folder in _of_cell(cell)}
     return {

@@ -58,7 +58,8 @@ function responseOf(text, prompt) {
     node.addEventListener("toggle", () => node.children.length < 2 && node.append(longText(thinking)));
     parts.push(node);
   }
-  if (!open) parts.push(answer.trim() ? longText(answer.trim()) : el("p", { class: "empty" }, "(no answer)"));
+  const said = answer.replace(/^[ \t\r\n]+|[ \t\r\n]+$/g, "");
+  if (!open) parts.push(said ? longText(said) : el("p", { class: "empty" }, "(no answer)"));
   return parts;
 }
 

@@ -14,36 +14,33 @@ function choice(set, value, text) {
   });
 }
 
-function allOrNone(set, values, redraw) {
-  const change = (act) => () => { values.forEach(act); redraw(); drawTable(); };
-  return el("p", { class: "both" }, button("all", change((v) => set.delete(v)), { class: "plain" }),
-    button("none", change((v) => set.add(v)), { class: "plain" }));
+function allOrNone(set, values) {
+  const change = (on) => (event) => {
+    values.forEach((value) => (on ? set.delete(value) : set.add(value)));
+    event.target.closest("fieldset").querySelectorAll("input").forEach((box) => { box.checked = on; });
+    drawTable();
+  };
+  return el("p", { class: "both" }, button("all", change(true), { class: "plain" }),
+    button("none", change(false), { class: "plain" }));
 }
 
 function rowChoices() {
-  const fill = () => {
-    const { rows } = board();
-    const roles = [...new Set(rows.map((row) => row.role))];
-    const methods = [...new Set(rows.filter((row) => row.method).map((row) => row.method))];
-    node.replaceChildren(
-      el("fieldset", {}, el("legend", {}, "Roles"), roles.map((role) => choice(state.roles, role, visible(role)))),
-      el("fieldset", {}, el("legend", {}, "Methods"), allOrNone(state.methods, methods, fill),
-        methods.map((method) => choice(state.methods, method, visible(method)))));
-  };
-  const node = el("div", { class: "choices" });
-  fill();
-  return node;
+  const { rows } = board();
+  const roles = [...new Set(rows.map((row) => row.role))];
+  const methods = [...new Set(rows.filter((row) => row.method).map((row) => row.method))];
+  return [
+    el("fieldset", {}, el("legend", {}, "Roles"), roles.map((role) => choice(state.roles, role, visible(role)))),
+    el("fieldset", {}, el("legend", {}, "Methods"), allOrNone(state.methods, methods),
+      methods.map((method) => choice(state.methods, method, visible(method)))),
+  ];
 }
 
 function columnChoices() {
-  const fill = () => node.replaceChildren(...board().groups.map((group) => {
+  return board().groups.map((group) => {
     const columns = board().columns.filter((column) => column.group === group);
-    return el("fieldset", {}, el("legend", {}, group), allOrNone(state.columns, columns.map((c) => c.key), fill),
+    return el("fieldset", {}, el("legend", {}, group), allOrNone(state.columns, columns.map((c) => c.key)),
       columns.map((column) => choice(state.columns, column.key, `${column.title} ${column.arrow}`)));
-  }));
-  const node = el("div", { class: "choices" });
-  fill();
-  return node;
+  });
 }
 
 function showChoices() {

@@ -4,11 +4,12 @@
 const CLIP = 4000; // characters shown at first
 const PIECE = 16384; // a long text is laid out piece by piece, as it scrolls into view
 
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|\p{Cs}/gu;
+const UNSEEN = new RegExp("[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u061c\\u200b\\u200e\\u200f\\u2028-\\u202e"
+  + "\\u2060-\\u206f\\ufeff\\u{e0000}-\\u{e007f}\\p{Cs}]", "gu");
 
 function visible(text) {
   return text.replaceAll("\r\n", "\n").replace(UNSEEN, (character) => {
-    const code = character.charCodeAt(0);
+    const code = character.codePointAt(0);
     if (code < 0x20) return String.fromCharCode(0x2400 + code);
     return code === 0x7f ? "\u2421" : `[U+${code.toString(16).toUpperCase().padStart(4, "0")}]`;
   });
