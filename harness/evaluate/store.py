@@ -20,7 +20,7 @@ LOOKUP = 500  # keys per query; SQLite allows 999 variables everywhere
 PATIENCE = 60.0  # seconds to wait for another process that writes
 HINTS = {
     sqlite3.SQLITE_FULL: "free some space and run again: what is stored stays",
-    sqlite3.SQLITE_IOERR: "check free space, quota and file size limits, then run again: what is stored stays",
+    sqlite3.SQLITE_IOERR: "check free space, quota and file size limits, and run again: what is stored stays",
     sqlite3.SQLITE_READONLY: "make the file and its folder writable, or use another `--results` folder",
     sqlite3.SQLITE_CANTOPEN: "check that the folder exists, is writable and has free space",
     sqlite3.SQLITE_BUSY: "another process holds it: wait for that one, or end it",
@@ -113,11 +113,11 @@ class ResponseStore:
         self._db.close()
 
     def _broken(self, error: Exception) -> HarnessError:
-        damaged = HINTS[sqlite3.SQLITE_CORRUPT]
-        hint = damaged if isinstance(error, ValueError) else HINTS.get(_code(error))
+        alike = {json.JSONDecodeError: sqlite3.SQLITE_CORRUPT, OSError: sqlite3.SQLITE_READONLY}
+        code = next((code for kind, code in alike.items() if isinstance(error, kind)), _code(error))
         return HarnessError(
             f"response store {self.path}: {error}",
-            hint or "check free space and permissions; delete a damaged file to generate anew",
+            HINTS.get(code, "check free space and permissions; delete a damaged file to generate anew"),
         )
 
 
