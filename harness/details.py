@@ -2,7 +2,7 @@
 
     models       [{row, role, model, hub, revision, sha256, training}], `training` of an expert made here
     tokenizer    the row that gives merges theirs; `vocab` says what is done where vocabularies differ
-    merges       [{row, method, title, paper, settings, statistics}], settings given or not the default
+    merges       [{row, method, title, paper, settings, statistics, seeds}], settings given or not the default
     calibration  [{role, row, data, hub, config, split, n, max_tokens, seed, revision, for}], for which rows
     tasks        [{name, title, paper, split, place, revision, profile, repeats, decoding, judge}]
     decoding     [{rows, settings}], {} where each task's own settings hold
@@ -30,10 +30,10 @@ def details_of(plan: Plan) -> dict[str, Any]:
     """The details of a plan, from it, the lock and the recipes in its store."""
     family, held = plan.family, lock.read(plan.store.root / lock.FILE)
     return {
-        "models": [_model(plan, row, held) for row in plan.rows if not row.is_merge],
+        "models": [_model(plan, row, held) for row in _rows(plan) if not row.is_merge],
         "tokenizer": family.label(family.donor),
         "vocab": family.vocab,
-        "merges": [_merge(plan, row) for row in plan.rows if row.is_merge],
+        "merges": [_merge(plan, row) for row in _rows(plan) if row.is_merge],
         "calibration": _calibration(plan, held),
         "tasks": [_task(plan, task) for task in plan.tasks],
         "decoding": _decoding(plan),
@@ -44,6 +44,11 @@ def details_of(plan: Plan) -> dict[str, Any]:
         "split": family.split,
         "chat_template": family.chat_template,
     }
+
+
+def _rows(plan: Plan) -> list[RowStep]:
+    """The rows of the table; those that repeat one with another seed are behind it."""
+    return [row for row in plan.rows if row.seed_of is None]
 
 
 def _model(plan: Plan, row: RowStep, held: dict[str, Any]) -> dict[str, Any]:
@@ -96,6 +101,7 @@ def _merge(plan: Plan, row: RowStep) -> dict[str, Any]:
         "paper": type(method).paper,
         "settings": settings,
         "statistics": statistics,
+        "seeds": [r.recipe.seed for r in (row, *(r for r in plan.rows if r.seed_of == row.label))],
     }
 
 
@@ -107,7 +113,7 @@ def _default(field: dataclasses.Field) -> Any:
 def _calibration(plan: Plan, held: dict[str, Any]) -> list[dict[str, Any]]:
     """Every calibration set that is read, with the rows that read it."""
     found: dict[tuple, dict[str, Any]] = {}
-    for row in plan.rows:
+    for row in _rows(plan):
         steps = row.scores.values() if row.is_merge else ()
         read = [(s.need.role, plan.family.calibration[s.need.role].in_profile(s.need.profile)) for s in steps]
         read += [(role, plan.family.calibration[role]) for role in (row.recipe.rows if row.is_merge else ())]
@@ -152,7 +158,7 @@ def _task(plan: Plan, task: Any) -> dict[str, Any]:
 
 def _decoding(plan: Plan) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for row in plan.rows:
+    for row in _rows(plan):
         settings = plan.family.generation_for(row.decodes_as)
         who = "merges" if row.is_merge else row.label
         told = next((one for one in found if one["settings"] == settings), None)

@@ -238,10 +238,7 @@ def _cells(board: Board) -> Iterable[tuple[BoardRow, Heading, Cell]]:
 
 
 def _legend(board: Board) -> Iterable[tuple[str, str]]:
-    cells = [cell for _, _, cell in _cells(board)]
-    if any(cell.second for cell in cells):
-        yield "", "underlined: second-best merge"
-    if any(cell.sd is not None for cell in cells):
+    if any(cell.sd is not None for _, _, cell in _cells(board)):
         yield "", "± is the standard deviation where a cell is a mean over seeds"
     if any(heading.detectable is not None for heading in board.headings):
         yield LEAST, f"smallest true difference from {board.baseline} that n items show four times in five"

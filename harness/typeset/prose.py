@@ -128,11 +128,13 @@ def _merging(told: dict[str, Any]) -> Iterable[str]:
         settings = listed(f"{name} = {_value(value)}" for name, value in merge["settings"].items())
         with_ = f" with {settings}" if settings else " without settings of its own"
         paper = f" ({merge['paper']})" if new else ""
-        items.append(f"{merge['row']}{paper}{with_}")
+        seeds = merge.get("seeds", ())
+        drawn = f", run with seeds {listed(map(str, seeds))}" if len(seeds) > 1 else ""
+        items.append(f"{merge['row']}{paper}{with_}{drawn}")
     yield f"The table has {counted(len(items), 'merge')}: {'; '.join(items)}."
     yield "Parameters that are not named have their defaults."
     if told.get("seed") is not None:
-        yield f"The seed of methods that draw at random is {told['seed']}."
+        yield f"The seed is {told['seed']} where nothing else is said."
 
 
 def _calibration(told: dict[str, Any]) -> Iterable[str]:

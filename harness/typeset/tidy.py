@@ -20,6 +20,7 @@ FIELDS: dict[str, type] = {
     "paper_note": str, "unparsed": float, "unfinished": float, "empty": float, "truncated": float,
     "repetition": float, "rates": str, "tokens_per_response": float, "settings": str, "merge_seconds": float,
     "peak_mib": float, "recipe": str, "command": str, "notes": str, "model_folder": str, "eval_folder": str,
+    "eval_folders": str,
 }  # fmt: skip
 RATES = ("unparsed", "unfinished", "empty", "truncated", "repetition")
 
@@ -82,6 +83,7 @@ def _cell(board: Board, row: BoardRow, heading: Heading) -> dict[str, Any]:
         "tokens_per_response": cell.tokens,
         "settings": _json(cell.settings),
         "eval_folder": cell.folder,
+        "eval_folders": _json(cell.folders) if cell.folders else None,
     }
 
 

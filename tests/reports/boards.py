@@ -27,7 +27,7 @@ DETAILS = {
         {"row": "Task Arithmetic", "method": "task_arithmetic", "title": "Task Arithmetic",
          "paper": "arXiv:2212.04089", "settings": {"scale": 0.3}, "statistics": []},
         {"row": "DARE", "method": "dare", "title": "DARE", "paper": "arXiv:2311.03099",
-         "settings": {"density": 0.1, "scale": 0.3}, "statistics": []},
+         "settings": {"density": 0.1, "scale": 0.3}, "statistics": [], "seeds": [0, 1, 2]},
         {"row": "ReasonAny", "method": "reasonany", "title": "ReasonAny", "paper": "arXiv:2601.05560",
          "settings": {"p": 0.05, "scale": [0.5, 1.0], "use_task": True}, "statistics": ["gradient"]},
     ],
@@ -102,7 +102,7 @@ def rich():
             (ATTACK, cell(ATTACK, 0.02, 200)), (PPL, cell(PPL, 1.23e7))], [Average(*up, 1.715, True)],
             collapsed=["PPL 1.23e+07 > 3 × base's 7.25"]),
         row("DARE", "merge", [
-            (GSM, cell(GSM, 0.5042, values=[0.49, 0.50, 0.5226], sd=0.0166)),
+            (GSM, cell(GSM, 0.5042, values=[0.49, 0.50, 0.5226], sd=0.0166, folders=["a", "b", "c"])),
             (MATH, cell(MATH, 0.31, imported=True))], [Average(*up, 40.71, True)], stale=True),
         row("LED-Merging", "merge", [(GSM, cell(GSM, 0.7248))], [Average(*up, None, False)], imported=True),
         row("ReasonAny", "merge", [
@@ -116,7 +116,7 @@ def rich():
             (CHAIN, cell(CHAIN, 4.86, 200, best=True, kept=1.0542)),
             (PPL, cell(PPL, 7.9, best=True))], [Average(*up, 77.84, True, best=True)]),
     ]  # fmt: skip
-    notes = ["* collapsed: word perplexity > 3 × base, or more than half of the responses broken",
+    notes = ["bold: best merge, underlined: second · * collapsed: word perplexity > 3 × base; – not run",
              "TIES: PPL 1.23e+07 > 3 × base's 7.25",
              "`harness clean --rows LABEL` makes a row † anew"]  # fmt: skip
     headings = [GSM, MATH, LENGTH, HARM, ATTACK, CHAIN, PPL]
