@@ -1,8 +1,8 @@
 """How fast the page of a large board opens: `python benchmarks/page.py [samples …]`.
 
 Writes boards of 10 rows with answers of 400 to 5000 characters, opens each from disk in Chromium, and prints
-one JSON line: seconds to write it, its size, milliseconds to first paint, until it is loaded, and from a click
-to a question's answers. Medians of five runs, each in a new browser context.
+one JSON line: seconds to write it, its size, milliseconds to first paint, until it is loaded, and from a
+click to a question's answers. Medians of five runs, each in a new browser context.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def sample(chance: random.Random, i: int) -> dict:
     text = "<think>" + " ".join(words) + "</think>answer"
     prompt = f"question {i} " + " ".join(WORDS[i % 64 : i % 64 + 60])
     flags = dict.fromkeys(("unparsed", "unfinished", "empty", "truncated", "repetition"), 0.0)
-    return {"doc_id": i, "filter": "none", "prompt": prompt, "target": "1", "response": text,
-            "finish": "stop", "tokens": len(words), **flags, "accuracy": float(chance.random() < 0.5)}  # fmt: skip
+    row = {"doc_id": i, "filter": "none", "prompt": prompt, "target": "1", "response": text, "finish": "stop"}
+    return row | {"tokens": len(words), **flags, "accuracy": float(chance.random() < 0.5)}
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ function drawNotes() {
   const { footnotes, mixed, settings, provenance } = board();
   const lines = [...footnotes.map(pageMarks), ...mixed.map(([mark, text]) => `${mark}: ${text}`),
     ...DATA.unread.map((name) => `the board of ${name}, beside this one, cannot be read`)];
-  byId("notes").replaceChildren(el("ul", {}, lines.map((line) => el("li", { dir: "auto" }, visible(line)))),
+  byId("notes").replaceChildren(el("ul", {}, lines.map((line) => el("li", {}, el("bdi", {}, visible(line))))),
     ...[settings && fold("Settings", settings), provenance && fold("Versions and revisions", provenance)].filter(Boolean),
     ...(state.family ? [elsewhere()] : []));
 }

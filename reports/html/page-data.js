@@ -18,7 +18,7 @@ const trusted = window.trustedTypes?.createPolicy("harness", {
 window.harnessChunk = (name, packed) => arriving.get(name)?.(packed);
 
 async function unpacked(packed) {
-  const bytes = Uint8Array.from(atob(packed), (character) => character.charCodeAt(0));
+  const bytes = Uint8Array.fromBase64?.(packed) ?? Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"))).text();
 }
 

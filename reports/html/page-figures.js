@@ -31,7 +31,7 @@ async function interactive(figure, place, act) {
     const height = place.clientHeight;
     place.replaceChildren();
     place.classList.add("live");
-    const layout = { ...spec.layout, autosize: true, height: Math.max(380, spec.layout?.height ?? height) };
+    const layout = { ...spec.layout, autosize: true, height: Math.max(460, spec.layout?.height ?? height) };
     await window.Plotly.newPlot(place, spec.data, layout, { displaylogo: false, responsive: true });
     act.remove();
   } catch (error) {
