@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, nearest
-from harness.masking import above, at_least, below, chosen, count_in, masked
+from harness.masking import above, at_least, below, chosen, count_in, lazy, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,7 +110,7 @@ def add_in_bf16(
 
 def bf16(tensor: Tensor) -> Tensor:
     """Rounded to bfloat16, as float32: what one operation of a computation in bfloat16 gives."""
-    return tensor.bfloat16().float()
+    return tensor.rounded() if lazy(tensor) else tensor.bfloat16().float()
 
 
 def elect_sign(sums: Tensor, majority: float) -> Tensor:
@@ -152,9 +152,7 @@ def variance(tensors: Sequence[Tensor]) -> Tensor:
 
 def magnitudes(*tensors: Tensor) -> Tensor:
     """Absolute values stacked, [m, block]: what a `Reduce` sums into m L1 norms."""
-    import torch
-
-    return torch.stack([tensor.abs() for tensor in tensors])
+    return stacked([tensor.abs() for tensor in tensors])
 
 
 def divisor(weights: Mapping[str, float], normalize: bool) -> float:
@@ -174,9 +172,16 @@ def alike(weights: Mapping[str, float], normalize: bool = True) -> list[str]:
 
 def squares(tensors: Sequence[Tensor]) -> Tensor:
     """Squares stacked, [m, block]."""
+    return stacked([tensor.square() for tensor in tensors])
+
+
+def stacked(tensors: Sequence[Tensor]) -> Any:
+    """[m, block], for a `Reduce`."""
+    if lazy(tensors[0]):
+        return list(tensors)
     import torch
 
-    return torch.stack([tensor.square() for tensor in tensors])
+    return torch.stack(list(tensors))
 
 
 def by_role(given: Mapping[str, Any], default: Any, roles: Iterable[str], what: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from harness.checkpoint import Checkpoint, fit, write
 from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError
 from harness.measure import peak_mib
-from harness.merge import masks, plain
+from harness.merge import fused, masks, plain
 from harness.merge.memory import kept_pages
 from harness.merge.output import Output
 from harness.merge.passes import Passes
@@ -25,6 +25,7 @@ from harness.merge.workers import Workers, available
 from harness.method import CHUNK
 from harness.store import write_text
 
+BLOCK = 2**18  # elements
 Progress = Callable[[str, int, int], None]
 
 
@@ -33,7 +34,7 @@ def run(
     jobs: Sequence[Any],
     *,
     threads: int | None,
-    block: int,
+    block: int | None,
     progress: Progress | None,
     shard_bytes: int,
     allow_nonfinite: bool,
@@ -41,14 +42,14 @@ def run(
     device: str,
 ) -> list[dict[str, Any]]:
     """See `harness.merge.merge`."""
-    if block < CHUNK or block % CHUNK:
+    if block is not None and (block < CHUNK or block % CHUNK):
         raise HarnessError(f"the block size is {block}", f"give a multiple of {CHUNK}")
     if threads is not None and threads < 1:
         raise HarnessError(f"the number of threads is {threads}", "give 1 or more")
     begun = time.perf_counter()
     warnings = fit.check_fit(inputs.base, inputs.experts)
     report = progress or (lambda *_: None)
-    make = _buffers(inputs, jobs, device, allow_nonfinite)
+    make, usual = _buffers(inputs, jobs, device, allow_nonfinite)
     runs = [
         Run(job, Output(inputs, job, shard_bytes) if hasattr(job.method, "merge") else None) for job in jobs
     ]
@@ -58,7 +59,7 @@ def run(
     streaming = [one for one in runs if one.output and one.record is None]
     _check_disk(streaming)
     if streaming:
-        with kept_pages(), Workers(threads or available(), block, make) as workers:
+        with kept_pages(), Workers(threads or available(), block or usual, make) as workers:
             _stream(Passes(inputs, streaming, workers, report, allow_nonfinite), warnings, begun)
     for one in runs:
         if one.output is None:
@@ -66,17 +67,21 @@ def run(
     return _records(runs, on_error)
 
 
-def _buffers(inputs: Any, jobs: Sequence[Any], device: str, allow_nonfinite: bool) -> Callable[[int], Any]:
-    """How a thread's buffers are made: without torch where no job needs it, on a CUDA device if it is asked
-    for."""
+def _buffers(
+    inputs: Any, jobs: Sequence[Any], device: str, allow_nonfinite: bool
+) -> tuple[Callable[[int], Any], int]:
+    """How a thread's buffers are made, and the size of a block: compiled for large models, without torch where
+    no job needs it, on a CUDA device if it is asked for."""
     models = [inputs.base, *inputs.experts.values()]
     check_device(device)
     on_cpu = device in ("cpu", "auto")
+    if on_cpu and not allow_nonfinite and fused.serves(models, jobs):
+        return fused.compiled(), fused.BLOCK
     if on_cpu and not allow_nonfinite and plain.serves(models, jobs):
-        return plain.PlainBuffers
+        return plain.PlainBuffers, BLOCK
     from harness.checkpoint.blocks import Buffers, DeviceBuffers
 
-    return Buffers if on_cpu else functools.partial(DeviceBuffers, device=device)
+    return (Buffers if on_cpu else functools.partial(DeviceBuffers, device=device)), BLOCK
 
 
 def _stream(passes: Passes, warnings: list[str], begun: float) -> None:

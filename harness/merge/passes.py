@@ -12,6 +12,7 @@ from typing import Any
 from harness.checkpoint import fit
 from harness.checkpoint.read import FLOATS, SIZES, Checkpoint, TensorInfo
 from harness.errors import HarnessError
+from harness.masking import lazy
 from harness.measure import peak_mib
 from harness.merge.block import (
     BASE,
@@ -24,6 +25,7 @@ from harness.merge.block import (
     place_of,
     units_of,
 )
+from harness.merge.fused.tallies import tallied
 from harness.merge.masks import Figures, Pairs
 from harness.merge.requests import Preparation
 from harness.merge.underway import Run
@@ -96,7 +98,10 @@ class Passes:
         return [one for one in self.runs if one.error is None]
 
     def _group(self, unit: Unit) -> Block:
-        return Block(unit, self.depth, self.sources, self.workers.buffers, self.roles)
+        buffers = self.workers.buffers
+        if hasattr(buffers, "begin"):
+            buffers.begin(unit.offset, unit.length)
+        return Block(unit, self.depth, self.sources, buffers, self.roles)
 
     def _prepare(self) -> None:
         for one in self.runs:
@@ -170,16 +175,22 @@ class Passes:
     def _store(self, one: Run, group: Block, merged: Any, masks: Pairs) -> None:
         """Round a block once to the stored dtype, count what changed, and put it in its place."""
         code, _ = one.output.tensors[group.name]
-        buffers = self.workers.buffers
-        if not self.sources.allow_nonfinite and (bad := buffers.unstorable(merged, code)):
+        buffers, part = self.workers.buffers, None
+        if lazy(merged):
+            data, bad, part = tallied(merged, code, group, one.figures, masks)
+        else:
+            bad = 0 if self.sources.allow_nonfinite else buffers.unstorable(merged, code)
+        if bad:
             one.error = HarnessError(
                 f"{one.name} made {bad} values in `{group.name}` that {FLOATS[code]} cannot hold",
                 "check its parameters, or store a wider dtype",
             )
             return
-        data = buffers.stored(merged, code)
+        if part is None:
+            data = buffers.stored(merged, code)
+            part = one.figures and one.figures.part(group, masks, data, code)
         if one.figures:
-            one.figures.take(group, masks, data, code)
+            one.figures.add(group.name, part)
         one.output.write(group.name, group.offset * SIZES[code], data)
 
     def _copy(self) -> None:

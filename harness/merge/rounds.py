@@ -1,5 +1,4 @@
-"""The rounds of `prepare`: every round answers what all methods ask for, in one shared pass. Imports
-torch."""
+"""The rounds of `prepare`: every round answers what all methods ask for, in one shared pass."""
 
 from __future__ import annotations
 
@@ -7,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from harness.masking import lazy
 from harness.merge.block import Block, InPlaceError, InputError, Unit
 from harness.merge.cut import Ranker, values_of
 from harness.merge.reduce import Reducer
@@ -117,7 +117,9 @@ class Round:
                     known: dict[Any, Any] = {}
                     for asked in wanted[unit]:
                         try:
-                            found[unit].append((asked, asked.values_in(group, known).copy()))
+                            values = asked.values_in(group, known)
+                            values = values.numpy() if lazy(values) else values.copy()
+                            found[unit].append((asked, values))
                         except Exception as error:
                             asked.fail(error)
 
