@@ -20,6 +20,7 @@ from harness.merge.plain import PlainBuffers
 from harness.method import CHUNK
 
 OUTPUT = "output"
+LINE = 64  # bytes
 
 
 class LazyBuffers:
@@ -27,8 +28,8 @@ class LazyBuffers:
 
     def __init__(self, block: int) -> None:
         self._block, self._translator = block, Translator()
-        self._rows = np.empty((4, 4 * block), np.uint8)
-        self._registers = np.empty((8, machine.TILE), np.float32)
+        self._rows = aligned(4, 4 * block)
+        self._registers = aligned(8, 4 * machine.TILE).view(np.float32)
         self._inside = np.empty(block + 1, np.float32)
         self._places: dict[Hashable, int] = {OUTPUT: 0}  # key -> row
         self._watched: dict[int, Callable[[], Exception]] = {}
@@ -90,9 +91,14 @@ class LazyBuffers:
         are not finite. `sinks` are done on the way."""
         node, store, size = block.node, c.STORE32, 4
         if code == "BF16":
-            node, store, size = self.graph.add(c.BITS16, node), c.STORE16, 2
+            node, store, size = self.rounded(block), c.STORE16, 2
         counters, energies, _, _ = self.run([(store, node, 0, 0, 0, 0), *sinks])
         return memoryview(self._rows[0, : size * self.length]), counters, energies
+
+    def rounded(self, block: Lazy) -> int:
+        """The node of its values rounded to bfloat16."""
+        stored = self.graph.nodes[block.node][0] in (c.LOAD16, c.ROUND16)
+        return block.node if stored else self.graph.add(c.ROUND16, block.node)
 
     def ranked(self, values: Lazy, low: float, high: float) -> tuple[list[int], np.ndarray]:
         """How the values lie to [low, high]: how many are above `low`, equal to it, equal to `high`, not a
@@ -112,7 +118,7 @@ class LazyBuffers:
         are inside."""
         program = self._translator.program(self.graph, list(sinks))
         if program.registers > len(self._registers):
-            self._registers = np.empty((program.registers, machine.TILE), np.float32)
+            self._registers = aligned(program.registers, 4 * machine.TILE).view(np.float32)
         chunks = -(-self.length // CHUNK)
         counters = np.zeros(program.counters, np.int64)
         energies = np.zeros((program.energies, chunks), np.float64)
@@ -125,6 +131,7 @@ class LazyBuffers:
             self._rows.view(np.float32),
             self._registers,
             self._registers.view(np.int32),
+            self._registers.view(np.uint32),
             program.numbers,
             np.array(self.graph.draws, np.uint64).reshape(-1, 3),
             counters,
@@ -143,7 +150,14 @@ class LazyBuffers:
     def _row(self, key: Hashable) -> int:
         at = self._places.setdefault(key, len(self._places))
         if at >= len(self._rows):
-            more = np.empty((2 * len(self._rows), self._rows.shape[1]), np.uint8)
+            more = aligned(2 * len(self._rows), self._rows.shape[1])
             more[: len(self._rows)] = self._rows
             self._rows = more
         return at
+
+
+def aligned(rows: int, width: int) -> np.ndarray:
+    """uint8 [rows, width], beginning at a cache line: vectors across two lines take half as long again."""
+    held = np.empty(rows * width + LINE, np.uint8)
+    start = -held.ctypes.data % LINE
+    return held[start : start + rows * width].reshape(rows, width)

@@ -13,11 +13,10 @@ AND, OR, XOR, NOT = 23, 24, 25, 26
 MASKED, CHOOSE, AS_NUMBER = 27, 28, 29  # a * mask b; mask c ? a : b; 1 where the mask a is true
 FIRST = 30  # of the mask a, the first `constant` elements in order of place
 DRAWN = 31  # what the draw in row a of `draws` keeps
-BITS16 = 32  # what bfloat16 stores, as a whole number
 SAME = 33  # mask: equal bits
 ALL = 34  # the mask that is true everywhere
 
-STORE16, STORE32 = 40, 41  # register a into the row b of stored bytes; last: the counter of what is not finite
+STORE16, STORE32 = 40, 41  # register a into the row b of stored bytes (16: rounded before); last: the counter of what is not finite
 COUNT, COUNT_BOTH, ENERGY = 43, 44, 45  # of the mask a (and b), of the squares of a; result: which counter
 TOTAL = 46  # sum of whole numbers, by chunk
 RANK = 47  # how a lies to the bracket [constant, constant of the instruction y]

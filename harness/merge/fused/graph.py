@@ -172,8 +172,9 @@ class _Writer:
             self.free.append(scratch)
             self.rows.append([code, result, a, scratch, 0, 0])
         elif code == c.RANK:  # the second end stands in a row of its own, that does nothing
-            at = len(self.rows)
-            self.rows.append([code, result, a, at + 1, bits, 0])
+            at, scratch = len(self.rows), self._register()
+            self.free.append(scratch)
+            self.rows.append([code, result, a, at + 1, bits, scratch])
             self.rows.append([c.NOTHING, 0, 0, 0, more, 0])
         else:
             self.rows.append([code, result, a, 0, bits, 0])

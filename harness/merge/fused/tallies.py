@@ -33,10 +33,8 @@ class _Plan:
         self.sinks: list[Sink] = []
         self._at, self._energies = FIRST, {}
         base = group.base
-        stored, before = merged, base
-        if code == "BF16":
-            stored, before = merged.made(c.BITS16, merged.node), base.made(c.BITS16, base.node)
-        same = merged.made(c.SAME, stored.node, before.node)
+        own = merged.buffers.rounded if code == "BF16" else lambda block: block.node
+        same = merged.made(c.SAME, own(merged), own(base))
         self._changed, self.same = ~same, self._counted(same)
 
     def role(self, group: Any, role: str, mask: Any, before: Any, score: str | None) -> Any:
