@@ -31,7 +31,7 @@ def uniform(seed: int, role: str, name: str, offset: int, n: int) -> Tensor:
     import numpy
     import torch
 
-    drawn = _words(seed, role, name, offset, n) >> numpy.uint32(8)
+    drawn = words(seed, role, name, offset, n) >> numpy.uint32(8)
     return torch.from_numpy(drawn.astype(numpy.float32)).mul_(2.0**-24)
 
 
@@ -43,10 +43,10 @@ def drawn(share: float, seed: int, role: str, name: str, offset: int, n: int) ->
     limit = math.ceil(float(numpy.float32(share)) * 2**24)
     if limit >= 2**24:
         return torch.ones(n, dtype=torch.bool)
-    return torch.from_numpy(_words(seed, role, name, offset, n) < numpy.uint32(limit << 8))
+    return torch.from_numpy(words(seed, role, name, offset, n) < numpy.uint32(limit << 8))
 
 
-def _words(seed: int, role: str, name: str, offset: int, n: int) -> Any:
+def words(seed: int, role: str, name: str, offset: int, n: int) -> Any:
     """The 32-bit words of the stream, numpy uint32 [n]: halves of its 64-bit words, the lower one first."""
     import numpy
 
@@ -146,8 +146,18 @@ def blend(
 
 def variance(tensors: Sequence[Tensor]) -> Tensor:
     """Element-wise population variance over the tensors, in float64, returned as float32."""
+    if lazy(tensors[0]):
+        return tensors[0].buffers.computed("variance", _variance, tensors)
     mean = total(t.double() for t in tensors).div_(len(tensors))
     return total((t.double() - mean).square_() for t in tensors).div_(len(tensors)).float()
+
+
+def _variance(*blocks: Any) -> Any:
+    """`variance` of numpy arrays."""
+    wide = [block.astype("float64") for block in blocks]
+    mean = sum(wide[1:], wide[0]) / len(wide)
+    squares = [(block - mean) ** 2 for block in wide]
+    return (sum(squares[1:], squares[0]) / len(wide)).astype("float32")
 
 
 def magnitudes(*tensors: Tensor) -> Tensor:

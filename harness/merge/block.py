@@ -187,6 +187,10 @@ class Block(TensorGroup):
         own = getattr(self._buffers, "drawn", None)
         return own(share, self.seed, role, self.name) if own else super().drawn(role, share)
 
+    def uniform(self, role: str) -> Tensor:
+        own = getattr(self._buffers, "uniform", None)
+        return own(self.seed, role, self.name) if own else super().uniform(role)
+
     def written_into(self) -> bool:
         """Whether somebody changed a shared tensor in place (torch counts the writes)."""
         return any(tensor._version != version for tensor, version in self._loaded.values())

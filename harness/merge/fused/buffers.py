@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from harness import ops
 from harness.checkpoint.read import TensorInfo
 from harness.checkpoint.reader import Reader
 from harness.merge.fused import codes as c
@@ -33,12 +34,14 @@ class LazyBuffers:
         self._inside = np.empty(block + 1, np.float32)
         self._places: dict[Hashable, int] = {OUTPUT: 0}  # key -> row
         self._watched: dict[int, Callable[[], Exception]] = {}
+        self._made: dict[Hashable, int] = {}
         self.begin(0, 0)
 
     def begin(self, offset: int, length: int) -> None:
         """What follows is about the block at `offset` of its tensor."""
         self.offset, self.length, self.graph = offset, length, Graph()
         self._watched.clear()
+        self._made.clear()
 
     def warm(self) -> None:
         """Compile the machine, or load what was compiled."""
@@ -68,6 +71,23 @@ class LazyBuffers:
         key = hashlib.sha256(f"{seed}\0{role}\0{name}".encode()).digest()
         node = self.graph.draw(int.from_bytes(key[:16], "little"), limit << 8)
         return Lazy(self.graph, node, self, True)
+
+    def uniform(self, seed: int, role: str, name: str) -> Lazy:
+        """`ops.uniform` of this block."""
+        make = lambda: ops.words(seed, role, name, self.offset, self.length) >> np.uint32(8)  # noqa: E731
+        return self._given(("uniform", seed, role), lambda: make().astype(np.float32) * np.float32(2.0**-24))
+
+    def computed(self, name: str, function: Callable[..., np.ndarray], blocks: Sequence[Lazy]) -> Lazy:
+        """`function(*arrays)`, for what the machine has no instruction for; computed once per block."""
+        key = (name, *(block.node for block in blocks))
+        return self._given(key, lambda: function(*(block.numpy() for block in blocks)))
+
+    def _given(self, key: Hashable, make: Callable[[], np.ndarray]) -> Lazy:
+        if key not in self._made:
+            values, at = make(), self._row(("given", len(self._made)))
+            self._rows[at, : 4 * self.length].view(np.float32)[:] = values
+            self._made[key] = self.graph.add(c.LOAD32, bits=at)
+        return Lazy(self.graph, self._made[key], self)
 
     def unlike(self, made: Any, n: int) -> str | None:
         """What `made` is, if it is no block of `n` elements."""

@@ -63,6 +63,9 @@ class Lazy:
     def new_full(self, shape: Any, value: float) -> Lazy:
         if tuple(shape) != self.shape:
             raise ValueError(f"a new block of shape {tuple(shape)} beside one of {self.shape}")
+        if self.is_mask:
+            every = self.made(c.ALL)
+            return every if value else ~every
         return self.made(c.FILL, bits=bits_of(value))
 
     def float(self) -> Lazy:
@@ -77,6 +80,9 @@ class Lazy:
 
     def sign(self) -> Lazy:
         return self.made(c.SIGN, self.node)
+
+    def square(self) -> Lazy:
+        return self * self
 
     def rounded(self) -> Lazy:
         """To bfloat16 and back."""
