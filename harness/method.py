@@ -204,11 +204,15 @@ class Reduce:
     """Request: `values(group)` (1-D per element, or [m, block] for m quantities) reduced over all elements.
 
     `op` is `sum` (float64, fixed chunks in order), `max` or `min`. The result is a `Reduced`.
+    With scope `tensor`, `about(group)` may say about what the values will be: the exact ones are then made in
+    the pass of the next request, tensor by tensor, instead of in a pass of their own, and what stands in for
+    them is only seen by samples, which decide how long a `Cut` takes and never what it is.
     """
 
     values: BlockFunction
     op: Literal["sum", "max", "min"] = "sum"
     scope: Literal["global", "tensor"] = "global"
+    about: Callable[[TensorGroup], Sequence[float]] | None = None
 
 
 class Reduced(typing.Protocol):

@@ -25,7 +25,7 @@ from harness.merge.workers import Workers, available
 from harness.method import CHUNK
 from harness.store import write_text
 
-BLOCK = 2**18  # elements
+BLOCK = 2**18  # elements, where the buffers have no `usual_block`
 Progress = Callable[[str, int, int], None]
 
 
@@ -49,7 +49,8 @@ def run(
     begun = time.perf_counter()
     warnings = fit.check_fit(inputs.base, inputs.experts)
     report = progress or (lambda *_: None)
-    make, usual = _buffers(inputs, jobs, device, allow_nonfinite)
+    make = _buffers(inputs, jobs, device, allow_nonfinite)
+    block = block or getattr(make, "usual_block", BLOCK)
     runs = [
         Run(job, Output(inputs, job, shard_bytes) if hasattr(job.method, "merge") else None) for job in jobs
     ]
@@ -59,7 +60,7 @@ def run(
     streaming = [one for one in runs if one.output and one.record is None]
     _check_disk(streaming)
     if streaming:
-        with kept_pages(), Workers(threads or available(), block or usual, make) as workers:
+        with kept_pages(), Workers(threads or available(), block, make) as workers:
             _stream(Passes(inputs, streaming, workers, report, allow_nonfinite), warnings, begun)
     for one in runs:
         if one.output is None:
@@ -67,21 +68,19 @@ def run(
     return _records(runs, on_error)
 
 
-def _buffers(
-    inputs: Any, jobs: Sequence[Any], device: str, allow_nonfinite: bool
-) -> tuple[Callable[[int], Any], int]:
-    """How a thread's buffers are made, and the size of a block: compiled for large models, without torch where
+def _buffers(inputs: Any, jobs: Sequence[Any], device: str, allow_nonfinite: bool) -> Callable[[int], Any]:
+    """How a thread's buffers are made: for the compiled machine where the model is large, without torch where
     no job needs it, on a CUDA device if it is asked for."""
     models = [inputs.base, *inputs.experts.values()]
     check_device(device)
     on_cpu = device in ("cpu", "auto")
     if on_cpu and not allow_nonfinite and fused.serves(models, jobs):
-        return fused.compiled(), fused.BLOCK
+        return fused.compiled()
     if on_cpu and not allow_nonfinite and plain.serves(models, jobs):
-        return plain.PlainBuffers, BLOCK
+        return plain.PlainBuffers
     from harness.checkpoint.blocks import Buffers, DeviceBuffers
 
-    return (Buffers if on_cpu else functools.partial(DeviceBuffers, device=device)), BLOCK
+    return Buffers if on_cpu else functools.partial(DeviceBuffers, device=device)
 
 
 def _stream(passes: Passes, warnings: list[str], begun: float) -> None:

@@ -28,6 +28,7 @@ from harness.merge.block import (
 from harness.merge.fused.tallies import tallied
 from harness.merge.masks import Figures, Pairs
 from harness.merge.requests import Preparation
+from harness.merge.rounds import Postponed, Round
 from harness.merge.underway import Run
 from harness.merge.workers import Workers
 from harness.method import Layout
@@ -111,10 +112,15 @@ class Passes:
                 one.preparation = Preparation(
                     one.job.method, Layout(self.roles, tuple(self.weights), one.job.seed)
                 )
-        while waiting := [one for one in self._alive() if one.preparation and one.preparation.asks]:
-            from harness.merge.rounds import Round
-
-            asked = Round(waiting, self.units, self._group, self.workers)
+        preparing = [one for one in self._alive() if one.preparation]
+        postponed = Postponed(self.units)
+        while True:
+            for one in preparing:
+                postponed.take(one)
+            waiting = [one for one in preparing if one.error is None and one.preparation.asks]
+            if not (now := postponed.claimed()) and not waiting:
+                break
+            asked = Round(waiting, self.units, self._group, self.workers, now)
             asked.answer(lambda done, total: self.progress("prepare", done, total))
             self.passes += asked.passes
 

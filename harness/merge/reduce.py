@@ -31,13 +31,13 @@ class Reducer:
             )
         self.request, self.units = request, units
         self.partials: dict[int, list[list[float]]] = {}  # unit index -> [m, chunks]
-        self._flat, self._lazy = True, False
+        self._flat, self.lazy = True, False
 
     def take(self, group: Block, values: Tensor) -> None:
         """The values of one block, shape [block] or [m, block] (lazy: a list of m)."""
         rows = values if isinstance(values, list) else [values]
         if all(map(lazy, rows)):
-            self._flat, self._lazy = rows[0] is values, True
+            self._flat, self.lazy = rows[0] is values, True
             self.partials[group.unit.index] = [self._computed(row) for row in rows]
             return
         if values.shape[-1] != group.length or values.ndim not in (1, 2):
@@ -74,18 +74,15 @@ class Reducer:
 
     def result(self) -> Reduced:
         everything = self.request.scope == "global"
-        parts: dict[str, list[list[list[float]]]] = {}
+        parts: dict[str, list[Unit]] = {}
         for unit in self.units:
-            parts.setdefault("" if everything else unit.name, []).append(self.partials[unit.index])
-        self.partials = {}
-        return Reduced(
-            {name: self._combined(np.concatenate(found, axis=1)) for name, found in parts.items()},
-            everything,
-            EMPTY[self.request.op],
-            self._lazy,
-        )
+            parts.setdefault("" if everything else unit.name, []).append(unit)
+        found = {name: self.combined(units) for name, units in parts.items()}
+        return Reduced(found, everything, EMPTY[self.request.op], self.lazy)
 
-    def _combined(self, partials: np.ndarray) -> np.ndarray:
+    def combined(self, units: list[Unit]) -> np.ndarray:
+        """The reduction over blocks that have all been taken; what was kept of them is dropped."""
+        partials = np.concatenate([self.partials.pop(unit.index) for unit in units], axis=1)
         if self.request.op == "sum":
             rows = [math.fsum(row) if np.isfinite(row).all() else float(row.sum()) for row in partials]
         else:
@@ -108,3 +105,24 @@ class Reduced:
         import torch
 
         return torch.from_numpy(value.copy())
+
+
+class Later(Reduced):
+    """The result of a `Reduce` within tensors, some of which are still to be read."""
+
+    def __init__(self, reducer: Reducer) -> None:
+        super().__init__({}, False, EMPTY[reducer.request.op], False)
+        self._reducer, self._units = reducer, {}
+        for unit in reducer.units:
+            self._units.setdefault(unit.name, []).append(unit)
+
+    def read(self, name: str) -> None:
+        """All blocks of a tensor have been taken."""
+        self._found[name] = self._reducer.combined(self._units[name])
+        self._lazy = self._reducer.lazy
+
+    def value(self, group: Block) -> Tensor:
+        """Of a tensor that is not read yet, about what it will be: only samples come so early."""
+        if group.name in self._found or group.unit.index >= 0:
+            return super().value(group)
+        return np.array(self._reducer.request.about(group), np.float64)

@@ -11,7 +11,6 @@ from harness.checkpoint.read import FLOATS, Checkpoint
 
 CODES = ("BF16", "F32")  # dtypes that are read and stored here
 LARGE = 50_000_000  # elements; below, the machine's own start costs more than it saves
-BLOCK = 2**20  # elements: the longer, the less is spent outside the machine
 
 
 def serves(models: Iterable[Checkpoint], jobs: Sequence[Any]) -> bool:

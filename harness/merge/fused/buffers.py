@@ -27,6 +27,8 @@ LINE = 64  # bytes
 class LazyBuffers:
     """As `checkpoint.blocks.Buffers`, of `Lazy` blocks; one block at a time, from `begin` to the next."""
 
+    usual_block = 2**20  # elements: the longer, the less is spent outside the machine
+
     def __init__(self, block: int) -> None:
         self._block, self._translator = block, Translator()
         self._rows = aligned(4, 4 * block)
@@ -106,7 +108,9 @@ class LazyBuffers:
         found = self._rows[0, : 4 * self.length].view(np.float32)
         return found != 0 if block.is_mask else found.copy()
 
-    def stored(self, block: Lazy, code: str, sinks: Sequence[Sink] = ()) -> tuple[memoryview, np.ndarray, Any]:
+    def stored(
+        self, block: Lazy, code: str, sinks: Sequence[Sink] = ()
+    ) -> tuple[memoryview, np.ndarray, Any]:
         """(bytes as they are stored with dtype `code`, counters, energies); counter 0 says how many values
         are not finite. `sinks` are done on the way."""
         node, store, size = block.node, c.STORE32, 4

@@ -128,7 +128,10 @@ class _Writer:
                 if last[used] == step and used in self.place:
                     self.free.append(self.place.pop(used))
         numbers = np.array([row[4] for row in self.rows], np.int32).view(np.float32)
-        kinds = {code: 1 + max((s[3] for s in self.sinks if s[0] == code), default=-1) for code in (c.ENERGY, c.TOTAL)}
+        kinds = {
+            code: 1 + max((s[3] for s in self.sinks if s[0] == code), default=-1)
+            for code in (c.ENERGY, c.TOTAL)
+        }
         rows = np.array([[*row[:4], 0, row[5]] for row in self.rows], np.int64)
         return Program(
             rows, numbers, self.registers, self.counters, kinds[c.ENERGY], kinds[c.TOTAL], self.loads

@@ -88,7 +88,9 @@ def _rank(x, m, low, high, counters, k, inside, used, scratch):
 
 
 @compiled
-def execute(program, n, offset, u16, f32, floats, bits, words, numbers, draws, counters, energies, totals, inside):
+def execute(
+    program, n, offset, u16, f32, floats, bits, words, numbers, draws, counters, energies, totals, inside
+):
     """Carry out `program` on `n` elements that begin at `offset` of their tensor.
 
     u16, f32: the same rows of stored bytes; floats, bits, words: the same registers; numbers: the constants of the
