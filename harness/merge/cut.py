@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from harness.errors import HarnessError
 from harness.masking import above, at_least, at_most, below, chosen, equal, lazy
 from harness.merge.block import Block, Unit

@@ -4,7 +4,6 @@ numbers that are not whole."""
 from __future__ import annotations
 
 import math
-
 from typing import TYPE_CHECKING, Any
 
 import numpy as np

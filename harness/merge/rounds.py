@@ -61,8 +61,8 @@ class Postponed:
 
     def take(self, run: Any) -> None:
         """Let a method run on past what it can have later."""
-        while run.error is None and run.preparation.asks and can_wait(run.preparation.waiting):
-            with run.guarded():
+        with run.guarded():
+            while run.preparation.asks and can_wait(run.preparation.waiting):
                 run.preparation.answer(
                     replaced(run.preparation.waiting, lambda request: self._later(request, run))
                 )
