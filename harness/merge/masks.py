@@ -30,7 +30,7 @@ Pairs = dict[str, "tuple[Tensor, Tensor | None]"]  # role -> (mask, mask before 
 
 
 class Figures:
-    """The tallies of one streaming job. `part` and `add` are called by all threads, `tensor` once per tensor."""
+    """The tallies of one streaming job. All threads call `part` and `add`; `tensor` comes once a tensor."""
 
     def __init__(self, method: Any, roles: Sequence[str]) -> None:
         self.method, self.roles = method, tuple(roles)

@@ -16,10 +16,8 @@ DRAWN = 31  # what the draw in row a of `draws` keeps
 SAME = 33  # mask: equal bits
 ALL = 34  # the mask that is true everywhere
 
-STORE16, STORE32 = (
-    40,
-    41,
-)  # register a into the row b of stored bytes (16: rounded before); last: the counter of what is not finite
+# Register a, rounded before, into the row b of stored bytes; last: the counter of what is not finite.
+STORE16, STORE32 = 40, 41
 COUNT, COUNT_BOTH, ENERGY = 43, 44, 45  # of the mask a (and b), of the squares of a; result: which counter
 TOTAL = 46  # sum of whole numbers, by chunk
 RANK = 47  # how a lies to the bracket [constant, constant of the instruction y]
