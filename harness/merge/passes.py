@@ -181,23 +181,28 @@ class Passes:
     def _store(self, one: Run, group: Block, merged: Any, masks: Pairs) -> None:
         """Round a block once to the stored dtype, count what changed, and put it in its place."""
         code, _ = one.output.tensors[group.name]
-        buffers, part = self.workers.buffers, None
         if lazy(merged):
             data, bad, part = tallied(merged, code, group, one.figures, masks)
         else:
-            bad = 0 if self.sources.allow_nonfinite else buffers.unstorable(merged, code)
+            data, bad, part = self._computed(merged, code, group, one.figures, masks)
         if bad:
             one.error = HarnessError(
                 f"{one.name} made {bad} values in `{group.name}` that {FLOATS[code]} cannot hold",
                 "check its parameters, or store a wider dtype",
             )
             return
-        if part is None:
-            data = buffers.stored(merged, code)
-            part = one.figures and one.figures.part(group, masks, data, code)
         if one.figures:
             one.figures.add(group.name, part)
         one.output.write(group.name, group.offset * SIZES[code], data)
+
+    def _computed(
+        self, merged: Any, code: str, group: Block, figures: Figures | None, masks: Pairs
+    ) -> tuple[Any, int, Any]:
+        """As `tallied`, of a block that is computed already."""
+        buffers = self.workers.buffers
+        bad = 0 if self.sources.allow_nonfinite else buffers.unstorable(merged, code)
+        data = None if bad else buffers.stored(merged, code)
+        return data, bad, None if bad or figures is None else figures.part(group, masks, data, code)
 
     def _copy(self) -> None:
         """Tensors of whole numbers, from the base as they are."""
