@@ -18,7 +18,7 @@ from harness.method import Cut, TensorGroup
 if TYPE_CHECKING:
     from torch import Tensor
 
-GLOBAL_SAMPLE = (4096, 256)  # stretches over the model, elements of each
+GLOBAL_SAMPLE = (1024, 1024)  # stretches over the model, elements of each
 TENSOR_SAMPLE = (64, 1024)
 
 

@@ -74,7 +74,7 @@ def _buffers(inputs: Any, jobs: Sequence[Any], device: str, allow_nonfinite: boo
     models = [inputs.base, *inputs.experts.values()]
     check_device(device)
     on_cpu = device in ("cpu", "auto")
-    if on_cpu and not allow_nonfinite and fused.serves(models, jobs):
+    if on_cpu and not allow_nonfinite and fused.serves(inputs.base, jobs):
         return fused.compiled()
     if on_cpu and not allow_nonfinite and plain.serves(models, jobs):
         return plain.PlainBuffers

@@ -53,14 +53,14 @@ def machine(monkeypatch):
     monkeypatch.setattr(fused, "LARGE", 0)
 
 
-@pytest.fixture(scope="module", params=["bfloat16", "float32", "mixed"])
+@pytest.fixture(scope="module", params=["bfloat16", "float16", "float32", "mixed"])
 def models(request, tmp_path_factory):
     """(inputs, statistics): a family with negative zeros, ties and equal weights, in three storages."""
     root = tmp_path_factory.mktemp("fused")
     base = tiny.weights(tiny.CONFIG, dtype=torch.float32)
     held = {"base": base, "reasoning": tiny.tuned(base, 1), "task": tiny.tuned(base, 2)}
     for number, (name, tensors) in enumerate(held.items()):
-        kind = request.param if request.param != "mixed" else ("bfloat16", "float32", "bfloat16")[number]
+        kind = request.param if request.param != "mixed" else ("bfloat16", "float32", "float16")[number]
         for tensor in tensors.values():
             tensor.view(-1)[number::7] = -0.0
         tiny.write(root / name, {n: t.to(getattr(torch, kind)) for n, t in tensors.items()})
@@ -98,7 +98,7 @@ def test_the_machine_gives_the_bytes_and_figures_of_one_operation_at_a_time(
         request.getfixturevalue("few_blocks_kept_whole")
     merge(models[0], jobs_of(models, tmp_path / "eager"))
     monkeypatch.setattr(fused, "LARGE", 0)
-    assert fused.serves([models[0].base, *models[0].experts.values()], jobs_of(models, tmp_path))
+    assert fused.serves(models[0].base, jobs_of(models, tmp_path))
     for threads, block in ((1, None), (3, 65536)):
         to = tmp_path / f"fused-{threads}"
         merge(models[0], jobs_of(models, to), threads=threads, block=block)
@@ -107,7 +107,7 @@ def test_the_machine_gives_the_bytes_and_figures_of_one_operation_at_a_time(
 
 
 def test_another_stored_dtype_is_rounded_alike(models, tmp_path, monkeypatch):
-    for dtype in ("bfloat16", "float32"):
+    for dtype in ("bfloat16", "float16", "float32"):
         few = RECIPES[:5]
         merge(models[0], jobs_of(models, tmp_path / f"eager-{dtype}", few, dtype=dtype))
         with monkeypatch.context() as patch:
@@ -118,15 +118,13 @@ def test_another_stored_dtype_is_rounded_alike(models, tmp_path, monkeypatch):
 
 
 def test_what_the_machine_serves(inputs, tmp_path, machine, monkeypatch):
-    models = [inputs.base, *inputs.experts.values()]
-
-    def serves(*names, dtype=None):
-        made = [Job(configure(registry.method(n), {}), tmp_path / n, dtype=dtype) for n in names]
-        return fused.serves(models, made)
+    def serves(*names):
+        return fused.serves(
+            inputs.base, [Job(configure(registry.method(n), {}), tmp_path / n) for n in names]
+        )
 
     assert serves("linear", "ties", "sce")
-    assert not serves("linear", dtype="float16")
-    assert not fused.serves(models, [Job(NotPlain(), tmp_path)])
+    assert not fused.serves(inputs.base, [Job(NotPlain(), tmp_path)])
     monkeypatch.setattr(fused, "LARGE", sum(info.numel for info in inputs.base.tensors.values()) + 1)
     assert not serves("linear", "ties", "sce")
 

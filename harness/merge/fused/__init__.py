@@ -4,28 +4,19 @@ to four times as fast. Importing the package imports neither numba nor torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.checkpoint.read import FLOATS, Checkpoint
+from harness.checkpoint.read import Checkpoint
 
-CODES = ("BF16", "F32")  # dtypes that are read and stored here
 LARGE = 50_000_000  # elements; below, the machine's own start costs more than it saves
 
 
-def serves(models: Iterable[Checkpoint], jobs: Sequence[Any]) -> bool:
-    """Whether these jobs on these models are better off with the machine."""
-    models = list(models)
-    held = [info for model in models for info in model.tensors.values() if info.dtype in FLOATS]
-    held += [info for job in jobs for model in job.scores.values() for info in model.tensors.values()]
-    codes = {info.dtype for info in held}
-    codes |= {code for job in jobs for code, name in FLOATS.items() if name == job.dtype}
+def serves(base: Checkpoint, jobs: Sequence[Any]) -> bool:
+    """Whether these jobs on models of this size are better off with the machine."""
     streaming = [job.method for job in jobs if hasattr(job.method, "merge")]
-    return (
-        codes <= set(CODES)
-        and all(getattr(method, "plain", False) for method in streaming)
-        and sum(info.numel for info in models[0].tensors.values()) >= LARGE
-    )
+    large = sum(info.numel for info in base.tensors.values()) >= LARGE
+    return large and all(getattr(method, "plain", False) for method in streaming)
 
 
 def compiled() -> Callable[[int], Any]:

@@ -36,7 +36,8 @@ class LazyBuffers:
         self._inside = np.empty(block + 1, np.float32)
         self._places: dict[Hashable, int] = {OUTPUT: 0}  # key -> row
         self._watched: dict[int, Callable[[], Exception]] = {}
-        self._made: dict[Hashable, int] = {}
+        self._made: dict[Hashable, int] = {}  # computed by numpy -> node
+        self._halves: set[int] = set()  # nodes loaded from float16
         self.begin(0, 0)
 
     def begin(self, offset: int, length: int) -> None:
@@ -44,6 +45,7 @@ class LazyBuffers:
         self.offset, self.length, self.graph = offset, length, Graph()
         self._watched.clear()
         self._made.clear()
+        self._halves.clear()
 
     def warm(self) -> None:
         """Compile the machine, or load what was compiled."""
@@ -53,10 +55,17 @@ class LazyBuffers:
     def load(
         self, reader: Reader, info: TensorInfo, offset: int, n: int, key: Hashable, room: str = "raw"
     ) -> Lazy:
-        size, row = (4, c.LOAD32) if info.dtype == "F32" else (2, c.LOAD16)
+        size, code = (4, c.LOAD32) if info.dtype == "F32" else (2, c.LOAD16)
         at = self._row(key)
-        reader.read(info, offset * size, memoryview(self._rows[at, : n * size]))
-        return Lazy(self.graph, self.graph.add(row, bits=at), self)
+        if info.dtype != "F16":
+            reader.read(info, offset * size, memoryview(self._rows[at, : n * size]))
+            return Lazy(self.graph, self.graph.add(code, bits=at), self)
+        stored = np.empty(n, np.float16)
+        reader.read(info, offset * size, memoryview(stored).cast("B"))
+        self._rows[at, : n * 4].view(np.float32)[:] = stored
+        made = Lazy(self.graph, self.graph.add(c.LOAD32, bits=at), self)
+        self._halves.add(made.node)
+        return made
 
     def watch(self, values: Lazy, error: Callable[[], Exception]) -> None:
         """Raise `error()` when `values`, just loaded, turn out not to be finite."""
@@ -113,16 +122,21 @@ class LazyBuffers:
     ) -> tuple[memoryview, np.ndarray, Any]:
         """(bytes as they are stored with dtype `code`, counters, energies); counter 0 says how many values
         are not finite. `sinks` are done on the way."""
-        node, store, size = block.node, c.STORE32, 4
-        if code == "BF16":
-            node, store, size = self.rounded(block), c.STORE16, 2
-        counters, energies, _, _ = self.run([(store, node, 0, 0, 0, 0), *sinks])
-        return memoryview(self._rows[0, : size * self.length]), counters, energies
+        store, size = (c.STORE16, 2) if code == "BF16" else (c.STORE32, 4)
+        counters, energies, _, _ = self.run([(store, self.rounded(block, code), 0, 0, 0, 0), *sinks])
+        data = self._rows[0, : size * self.length]
+        if code == "F16":
+            data = data.view(np.float32).astype(np.float16).view(np.uint8)
+        return memoryview(data), counters, energies
 
-    def rounded(self, block: Lazy) -> int:
-        """The node of its values rounded to bfloat16."""
-        stored = self.graph.nodes[block.node][0] in (c.LOAD16, c.ROUND16)
-        return block.node if stored else self.graph.add(c.ROUND16, block.node)
+    def rounded(self, block: Lazy, code: str) -> int:
+        """The node of its values rounded to the dtype with code `code`."""
+        if code == "BF16":
+            stored = self.graph.nodes[block.node][0] in (c.LOAD16, c.ROUND16)
+            return block.node if stored else self.graph.add(c.ROUND16, block.node)
+        if code == "F16" and block.node not in self._halves:
+            return self.computed("half", lambda x: x.astype(np.float16).astype(np.float32), [block]).node
+        return block.node
 
     def ranked(self, values: Lazy, low: float, high: float) -> tuple[list[int], np.ndarray]:
         """How the values lie to [low, high]: how many are above `low`, equal to it, equal to `high`, not a

@@ -32,9 +32,8 @@ class _Plan:
     def __init__(self, merged: Any, code: str, group: Any) -> None:
         self.sinks: list[Sink] = []
         self._at, self._energies = FIRST, {}
-        base = group.base
-        own = merged.buffers.rounded if code == "BF16" else lambda block: block.node
-        same = merged.made(c.SAME, own(merged), own(base))
+        rounded = merged.buffers.rounded
+        same = merged.made(c.SAME, rounded(merged, code), rounded(group.base, code))
         self._changed, self.same = ~same, self._counted(same)
 
     def role(self, group: Any, role: str, mask: Any, before: Any, score: str | None) -> Any:
