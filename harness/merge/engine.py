@@ -17,7 +17,7 @@ from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError
 from harness.measure import peak_mib
 from harness.merge import fused, masks, plain
-from harness.merge.memory import kept_pages
+from harness.merge.memory import Passing, kept_pages, too_many
 from harness.merge.output import Output
 from harness.merge.passes import Passes
 from harness.merge.underway import Run
@@ -59,6 +59,9 @@ def run(
         one.record = one.output.finished if one.output else None
     streaming = [one for one in runs if one.output and one.record is None]
     _check_disk(streaming)
+    if too_many(sum(one.output.layout.nbytes for one in streaming)):
+        for one in streaming:
+            one.output.passing = Passing()
     if streaming:
         with kept_pages(), Workers(threads or available(), block, make) as workers:
             _stream(Passes(inputs, streaming, workers, report, allow_nonfinite), warnings, begun)
