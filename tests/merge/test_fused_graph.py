@@ -103,9 +103,7 @@ def test_counts_and_energies_are_numpys(n):
     BUFFERS.begin(0, n)
     a, b = (BUFFERS.computed(f"input {i}", lambda v=v: v, ()) for i, v in enumerate((x, y)))
     over, more = a > 0.01, b > a
-    _, counters, energies = BUFFERS.stored(
-        a,
-        "F32",
+    counters, energies, _, _ = BUFFERS.run(
         [
             (c.COUNT, over.node, 0, 6, 0, 0),
             (c.COUNT_BOTH, over.node, more.node, 7, 0, 0),

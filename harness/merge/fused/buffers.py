@@ -34,7 +34,7 @@ class LazyBuffers:
         self._rows = aligned(4, 4 * block)
         self._registers = aligned(8, 4 * machine.TILE).view(np.float32)
         self._inside = np.empty(block + 1, np.float32)
-        self._places: dict[Hashable, int] = {OUTPUT: 0}  # key -> row
+        self._places: dict[Hashable, int] = {(OUTPUT, 0): 0}  # key -> row
         self._watched: dict[int, Callable[[], Exception]] = {}
         self._made: dict[Hashable, int] = {}  # computed by numpy -> node
         self._halves: set[int] = set()  # nodes loaded from float16
@@ -117,17 +117,16 @@ class LazyBuffers:
         found = self._rows[0, : 4 * self.length].view(np.float32)
         return found != 0 if block.is_mask else found.copy()
 
-    def stored(
-        self, block: Lazy, code: str, sinks: Sequence[Sink] = ()
-    ) -> tuple[memoryview, np.ndarray, Any]:
-        """(bytes as they are stored with dtype `code`, counters, energies); counter 0 says how many values
-        are not finite. `sinks` are done on the way."""
-        store, size = (c.STORE16, 2) if code == "BF16" else (c.STORE32, 4)
-        counters, energies, _, _ = self.run([(store, self.rounded(block, code), 0, 0, 0, 0), *sinks])
-        data = self._rows[0, : size * self.length]
+    def output(self, place: int) -> int:
+        """The row that takes the stored bytes of the output at this place among those of a call."""
+        return self._row((OUTPUT, place))
+
+    def data(self, place: int, code: str) -> memoryview:
+        """The stored bytes of an output, valid until the next call."""
+        found = self._rows[self.output(place), : (2 if code == "BF16" else 4) * self.length]
         if code == "F16":
-            data = data.view(np.float32).astype(np.float16).view(np.uint8)
-        return memoryview(data), counters, energies
+            found = found.view(np.float32).astype(np.float16).view(np.uint8)
+        return memoryview(found)
 
     def rounded(self, block: Lazy, code: str) -> int:
         """The node of its values rounded to the dtype with code `code`."""
