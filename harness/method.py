@@ -234,8 +234,9 @@ class Layout:
 def merge_method(name: str, *, title: str, paper: str = "", plain: bool = False) -> Callable[[type], type]:
     """Tag a class as the merge method `name`.
 
-    `plain`: no `prepare`, no `masks`, and nothing done to blocks but `+ - * /`, `clone`, `add_`, `sub_`,
-    `mul_`, `div_` (so `ops.total`, `weighted_sum`, `add_scaled`): it runs without torch, to the same bits.
+    `plain`: nothing is done to blocks but `+ - * /`, `clone`, `add_`, `sub_`, `mul_`, `div_`; with `prepare`
+    or `masks` also comparisons, `& | ~`, `abs`, `sign`, and all that the shared modules do. Large models are
+    then merged by compiled code, small ones without torch where the former is all there is; same bits.
 
     The class becomes a frozen dataclass. It must define `merge(self, group, state)` (and may define the
     generator `prepare(self, layout)`), or `build(self, context)`. It may define `needs(self, roles)` -> the
