@@ -70,11 +70,15 @@ def main() -> None:
     parser.add_argument("--cold", action="store_true", help="of a method's line: from and to the disk (root)")
     parser.add_argument("--threads", type=int, help="of nine, masks and sweep; default: every core")
     parser.add_argument("--folder", type=Path, help="for the weights; default: the temporary folder")
+    parser.add_argument("--kept", type=Path, help="a folder whose weights are made once and kept")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         return child(**json.loads(options.child))
     options.only = options.only or [*RECIPES, "nine"]
+    if options.kept:
+        options.kept.mkdir(parents=True, exist_ok=True)
+        return bench(options.kept, options)
     with tempfile.TemporaryDirectory(prefix="merge-speed-", dir=options.folder) as made:
         bench(Path(made), options)
 
@@ -85,7 +89,9 @@ def bench(folder: Path, options: argparse.Namespace) -> None:
     need, free = 2 * n * (3 + 4 * sweep + outputs), shutil.disk_usage(folder).free
     if need > free:
         sys.exit(f"{folder} has {free / 1e9:.0f} GB free, {need / 1e9:.0f} GB are needed")
-    weights.make(folder, options.size, tuple(STATISTICS.values()) if sweep else ())
+    wanted = [*weights.ROLES, *(STATISTICS.values() if sweep else ())]
+    if not all((folder / name / "model.safetensors").is_file() for name in wanted):
+        weights.make(folder, options.size, tuple(STATISTICS.values()) if sweep else ())
     experts = {role: str(folder / name) for role, name in EXPERTS.items()}
     family = {"title": "benchmark", "base": str(folder / "base"), "experts": experts}
     (folder / "family.yaml").write_text(json.dumps(family))

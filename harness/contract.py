@@ -19,8 +19,8 @@ import click
 
 from harness import registry
 from harness.errors import HarnessError
-from harness.method import Param, configure, parameters
-from harness.values import fits
+from harness.method import configure, parameters
+from harness.values import Param, fits
 
 ROLES = ("reasoning", "task", "third")
 HIDDEN, VOCAB, LAYERS = 64, 3000, 2

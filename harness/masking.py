@@ -3,6 +3,7 @@
 Torch's own kernels that read or write bools are 4 to 30 times slower on a CPU than its float kernels (`where`
 and `masked_fill` even branch per element), so on a CPU numpy does these over the same memory. Bits are the
 same on every device. Tensors are float32 and masks bool, of one shape; results are fresh.
+A lazy block (`harness.merge.fused`) has operations of its own for these.
 """
 
 from __future__ import annotations
@@ -41,11 +42,18 @@ def equal(values: Tensor, limit: Tensor | float) -> Tensor:
 NUMPY = {"gt": "greater", "ge": "greater_equal", "lt": "less", "le": "less_equal", "eq": "equal"}
 
 
+def lazy(tensor: Any) -> bool:
+    """Whether a block is one that is computed later."""
+    return getattr(type(tensor), "lazy", False)
+
+
 def _on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
 def _compared(name: str, values: Tensor, limit: Any) -> Tensor:
+    if lazy(values):
+        return values.compared(name, limit)
     import numpy
     import torch
 
@@ -59,6 +67,8 @@ def _compared(name: str, values: Tensor, limit: Any) -> Tensor:
 
 def masked(values: Tensor, mask: Tensor) -> Tensor:
     """values * mask: where the mask is false 0 of the value's sign, NaN for infinity."""
+    if lazy(values):
+        return values.masked(mask)
     import numpy
 
     if not _on_cpu(values):
@@ -70,6 +80,9 @@ def masked(values: Tensor, mask: Tensor) -> Tensor:
 
 def count_in(sums: Tensor, mask: Tensor) -> None:
     """Add 1 to `sums`, in place, where the mask is true."""
+    if lazy(sums):
+        sums.add_(mask.float())
+        return
     import numpy
 
     if _on_cpu(sums):
@@ -80,6 +93,8 @@ def count_in(sums: Tensor, mask: Tensor) -> None:
 
 def chosen(mask: Tensor, values: Tensor, others: Tensor) -> Tensor:
     """`values` where the mask is true, else `others`, bit for bit (by bits, so without a branch)."""
+    if lazy(mask):
+        return mask.chosen(values, others)
     import torch
 
     bits, other = values.view(torch.int32), others.view(torch.int32)

@@ -19,32 +19,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError, nearest
-from harness.values import at_depth, check_value
+from harness.values import Param, at_depth, check_value
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK = 65_536  # elements; every reduction is a float64 sum over chunks of this size, taken in order
-
-
-@dataclass(frozen=True)
-class Param:
-    """Range and meaning of one parameter. `low` and `high` are inclusive."""
-
-    help: str = ""
-    low: float | None = None
-    high: float | None = None
-    noop: Any = None
-
-
-def param(
-    default: Any, help: str, *, low: float | None = None, high: float | None = None, noop: Any = None
-) -> Any:
-    """A field of a method: its default, one sentence of help, its inclusive range and its no-op value."""
-    spec = {"param": Param(help, low, high, noop)}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=spec)
-    return field(default=default, metadata=spec)
 
 
 @dataclass(frozen=True)
@@ -204,11 +184,15 @@ class Reduce:
     """Request: `values(group)` (1-D per element, or [m, block] for m quantities) reduced over all elements.
 
     `op` is `sum` (float64, fixed chunks in order), `max` or `min`. The result is a `Reduced`.
+    With scope `tensor`, `about(group)` may say about what the values will be: the exact ones are then made in
+    the pass of the next request, tensor by tensor, instead of in a pass of their own, and what stands in for
+    them is only seen by samples, which decide how long a `Cut` takes and never what it is.
     """
 
     values: BlockFunction
     op: Literal["sum", "max", "min"] = "sum"
     scope: Literal["global", "tensor"] = "global"
+    about: Callable[[TensorGroup], Sequence[float]] | None = None
 
 
 class Reduced(typing.Protocol):
@@ -239,8 +223,9 @@ def merge_method(
 
     `draws(self)` says whether the method uses random numbers with these settings: `--seeds` repeats it.
 
-    `plain`: no `prepare`, no `masks`, and nothing done to blocks but `+ - * /`, `clone`, `add_`, `sub_`,
-    `mul_`, `div_` (so `ops.total`, `weighted_sum`, `add_scaled`): it runs without torch, to the same bits.
+    `plain`: nothing is done to blocks but `+ - * /`, `clone`, `add_`, `sub_`, `mul_`, `div_`; with `prepare`
+    or `masks` also comparisons, `& | ~`, `abs`, `sign`, and all that the shared modules do. Large models are
+    then merged by compiled code, small ones without torch where the former is all there is; same bits.
 
     The class becomes a frozen dataclass. It must define `merge(self, group, state)` (and may define the
     generator `prepare(self, layout)`), or `build(self, context)`. It may define `needs(self, roles)` -> the

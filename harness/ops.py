@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, nearest
-from harness.masking import above, at_least, below, chosen, count_in, masked
+from harness.masking import above, at_least, below, chosen, count_in, lazy, masked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,7 @@ def uniform(seed: int, role: str, name: str, offset: int, n: int) -> Tensor:
     import numpy
     import torch
 
-    drawn = _words(seed, role, name, offset, n) >> numpy.uint32(8)
+    drawn = words(seed, role, name, offset, n) >> numpy.uint32(8)
     return torch.from_numpy(drawn.astype(numpy.float32)).mul_(2.0**-24)
 
 
@@ -43,10 +43,10 @@ def drawn(share: float, seed: int, role: str, name: str, offset: int, n: int) ->
     limit = math.ceil(float(numpy.float32(share)) * 2**24)
     if limit >= 2**24:
         return torch.ones(n, dtype=torch.bool)
-    return torch.from_numpy(_words(seed, role, name, offset, n) < numpy.uint32(limit << 8))
+    return torch.from_numpy(words(seed, role, name, offset, n) < numpy.uint32(limit << 8))
 
 
-def _words(seed: int, role: str, name: str, offset: int, n: int) -> Any:
+def words(seed: int, role: str, name: str, offset: int, n: int) -> Any:
     """The 32-bit words of the stream, numpy uint32 [n]: halves of its 64-bit words, the lower one first."""
     import numpy
 
@@ -110,7 +110,7 @@ def add_in_bf16(
 
 def bf16(tensor: Tensor) -> Tensor:
     """Rounded to bfloat16, as float32: what one operation of a computation in bfloat16 gives."""
-    return tensor.bfloat16().float()
+    return tensor.rounded() if lazy(tensor) else tensor.bfloat16().float()
 
 
 def elect_sign(sums: Tensor, majority: float) -> Tensor:
@@ -146,15 +146,23 @@ def blend(
 
 def variance(tensors: Sequence[Tensor]) -> Tensor:
     """Element-wise population variance over the tensors, in float64, returned as float32."""
+    if lazy(tensors[0]):
+        return tensors[0].buffers.computed("variance", _variance, tensors)
     mean = total(t.double() for t in tensors).div_(len(tensors))
     return total((t.double() - mean).square_() for t in tensors).div_(len(tensors)).float()
 
 
+def _variance(*blocks: Any) -> Any:
+    """`variance` of numpy arrays."""
+    wide = [block.astype("float64") for block in blocks]
+    mean = sum(wide[1:], wide[0]) / len(wide)
+    squares = [(block - mean) ** 2 for block in wide]
+    return (sum(squares[1:], squares[0]) / len(wide)).astype("float32")
+
+
 def magnitudes(*tensors: Tensor) -> Tensor:
     """Absolute values stacked, [m, block]: what a `Reduce` sums into m L1 norms."""
-    import torch
-
-    return torch.stack([tensor.abs() for tensor in tensors])
+    return stacked([tensor.abs() for tensor in tensors])
 
 
 def divisor(weights: Mapping[str, float], normalize: bool) -> float:
@@ -174,9 +182,16 @@ def alike(weights: Mapping[str, float], normalize: bool = True) -> list[str]:
 
 def squares(tensors: Sequence[Tensor]) -> Tensor:
     """Squares stacked, [m, block]."""
+    return stacked([tensor.square() for tensor in tensors])
+
+
+def stacked(tensors: Sequence[Tensor]) -> Any:
+    """[m, block], for a `Reduce`."""
+    if lazy(tensors[0]):
+        return list(tensors)
     import torch
 
-    return torch.stack([tensor.square() for tensor in tensors])
+    return torch.stack(list(tensors))
 
 
 def by_role(given: Mapping[str, Any], default: Any, roles: Iterable[str], what: str) -> dict[str, Any]:

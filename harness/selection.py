@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import HarnessError
-from harness.masking import above
+from harness.masking import above, lazy
 from harness.method import Cut, Need, Reduce, TensorGroup
 from harness.ops import matches, refuse, require_role, said, side, uniform, zero
 
@@ -129,6 +129,8 @@ def _score(key: str, group: TensorGroup) -> Tensor:
 
 
 def _drawn(label: str, seed: int, group: TensorGroup) -> Tensor:
+    if lazy(group.base):
+        return group.base.buffers.uniform(seed + group.seed, label, group.name)
     numbers = uniform(seed + group.seed, label, group.name, group.offset, group.base.numel())
     return numbers.to(group.base.device)
 
@@ -191,7 +193,7 @@ def select(
     def elected(group: TensorGroup, pair: tuple[str, str]) -> Tensor:
         if touched is None:
             return ranked(group, *pair)
-        return (touched[pair].value(group).to(group.base) > 0).expand(group.base.shape)
+        return above(group.base.new_full(group.base.shape, float(touched[pair].value(group))), 0)
 
     def everywhere(group: TensorGroup) -> dict[str, Tensor]:
         made: dict[str, Tensor] = {}

@@ -143,9 +143,18 @@ def survives(group: TensorGroup, role: str, density: float | Sequence[float]) ->
 def norms(roles: Iterable[str], density: float | Sequence[float]) -> dict[str, Reduce]:
     """Requests by role: each tensor's L1 norm before and after the draw."""
     return {
-        role: Reduce(lambda g, r=role: magnitudes(g.deltas[r], kept(g, r, density)), scope="tensor")
+        role: Reduce(
+            lambda g, r=role: magnitudes(g.deltas[r], kept(g, r, density)),
+            scope="tensor",
+            about=lambda g: (1.0, g.at(density)),
+        )
         for role in roles
     }
+
+
+def thins(method: Any) -> bool:
+    """Whether DARE drops anything, and so draws."""
+    return not one(method.density)
 
 
 def dare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.errors import HarnessError
@@ -15,6 +16,26 @@ class Range(typing.Protocol):
 
     low: float | None
     high: float | None
+
+
+@dataclass(frozen=True)
+class Param:
+    """Range and meaning of one parameter. `low` and `high` are inclusive."""
+
+    help: str = ""
+    low: float | None = None
+    high: float | None = None
+    noop: Any = None
+
+
+def param(
+    default: Any, help: str, *, low: float | None = None, high: float | None = None, noop: Any = None
+) -> Any:
+    """A field of a method: its default, one sentence of help, its inclusive range and its no-op value."""
+    spec = {"param": Param(help, low, high, noop)}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=spec)
+    return field(default=default, metadata=spec)
 
 
 def check_value(what: str, value: Any, hint: Any, spec: Range) -> None:

@@ -17,7 +17,7 @@ from harness import merge_method, ops, param, signs
 Depth = float | list[float]
 
 
-@merge_method("dare", title="DARE", paper="arXiv:2311.03099", draws=lambda m: not ops.one(m.density))
+@merge_method("dare", title="DARE", paper="arXiv:2311.03099", plain=True, draws=signs.thins)
 class Dare:
     profile: Literal["paper", "mergekit"] = param("paper", "the paper's form, or mergekit's")
     density: Depth = param(0.1, "chance to keep an entry; a list is over depth", low=1e-6, high=1, noop=1.0)

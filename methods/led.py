@@ -16,7 +16,7 @@ from harness import merge_method, ops, param, selection
 Depth = float | list[float]
 
 
-@merge_method("led", title="LED-Merging", paper="arXiv:2502.16770")
+@merge_method("led", title="LED-Merging", paper="arXiv:2502.16770", plain=True)
 class Led:
     p: Depth = param(0.1, "share located in each model; a list is over depth", low=0, high=1, noop=0.0)
     p_of: dict[str, float] = param({}, "this share for single experts by role, instead of `p`")

@@ -14,7 +14,7 @@ from typing import Literal
 from harness import Need, merge_method, ops, param
 
 
-@merge_method("rcp", title="RCP-Merging", paper="arXiv:2508.03140")
+@merge_method("rcp", title="RCP-Merging", paper="arXiv:2508.03140", plain=True)
 class Rcp:
     penalty: float = param(1000.0, "lambda, weight of what reasoning would lose", low=0)
     scale: float | list[float] = param(1.0, "factor of what is added; a list is over depth", noop=0.0)

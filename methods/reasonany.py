@@ -15,7 +15,7 @@ from harness import merge_method, ops, param, selection
 Depth = float | list[float]
 
 
-@merge_method("reasonany", title="ReasonAny", paper="arXiv:2601.05560", draws=selection.draws)
+@merge_method("reasonany", title="ReasonAny", paper="arXiv:2601.05560", plain=True, draws=selection.draws)
 class ReasonAny:
     profile: Literal["paper", "official"] = param("paper", "the paper's Algorithm 1, or the released code")
     p: Depth = param(0.05, "share each side selects; a list is over depth", low=0, high=1, noop=0.0)

@@ -19,7 +19,7 @@ def spread(group):
     return ops.variance(list(group.deltas.values()))
 
 
-@merge_method("sce", title="SCE", paper="arXiv:2408.07990")
+@merge_method("sce", title="SCE", paper="arXiv:2408.07990", plain=True)
 class Sce:
     select_topk: Depth = param(1.0, "share kept, by variance; a list is over depth", low=0, high=1, noop=1.0)
     scale: Depth = param(1.0, "factor of what is added; a list is over depth", noop=0.0)

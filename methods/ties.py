@@ -21,7 +21,7 @@ def delta(group, role):
     return group.deltas[role]
 
 
-@merge_method("ties", title="TIES", paper="arXiv:2306.01708")
+@merge_method("ties", title="TIES", paper="arXiv:2306.01708", plain=True)
 class Ties:
     profile: Literal["paper", "official", "mergekit"] = param("paper", "whose form; official is the paper's")
     density: Depth = param(0.2, "share kept; a list is over depth (mergekit)", low=0, high=1, noop=1.0)

@@ -5,7 +5,8 @@ from typing import Literal
 import pytest
 
 from harness.errors import HarnessError
-from harness.method import TensorGroup, configure, merge_method, param, parameters
+from harness.method import TensorGroup, configure, merge_method, parameters
+from harness.values import param
 
 
 @merge_method("sample", title="Sample")

@@ -12,8 +12,7 @@ from typing import Any
 from harness import ops
 from harness.bridge.definitions import Definition, Parameter
 from harness.errors import HarnessError, nearest
-from harness.method import Param, param
-from harness.values import check_value
+from harness.values import Param, check_value, param
 
 OURS = {"lambda": "scale"}  # a keyword of Python
 TYPES = {"float": float, "int": int, "bool": bool, "str": str, "typing.Optional[float]": float | None}

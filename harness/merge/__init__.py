@@ -51,7 +51,7 @@ def merge(
     jobs: Sequence[Job],
     *,
     threads: int | None = None,
-    block: int = 2**18,
+    block: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     shard_bytes: int = 5_000_000_000,
     allow_nonfinite: bool = False,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.checkpoint.read import FLOATS, SIZES, Checkpoint, TensorInfo
 from harness.checkpoint.reader import Reader
 from harness.errors import HarnessError
+from harness.masking import lazy
 from harness.method import CHUNK, TensorGroup
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ class Sources:
     def check(self, source: Source, unit: Unit, values: Tensor, buffers: Any) -> None:
         """Raise `InputError` when `values` are not all finite. A block is looked at once."""
         if self.allow_nonfinite or (source, unit.index) in self._clean:
+            return
+        if lazy(values):  # known when it is computed
+            buffers.watch(values, lambda: self._nonfinite(source, unit, buffers.eager()))
             return
         if buffers.unstorable(values, "F32"):
             raise self._nonfinite(source, unit, buffers)
@@ -178,6 +182,14 @@ class Block(TensorGroup):
         if BASE not in self._loaded:
             self._sources.reader.read(info, 2 * self.offset, held)
         return held
+
+    def drawn(self, role: str, share: float) -> Tensor:
+        own = getattr(self._buffers, "drawn", None)
+        return own(share, self.seed, role, self.name) if own else super().drawn(role, share)
+
+    def uniform(self, role: str) -> Tensor:
+        own = getattr(self._buffers, "uniform", None)
+        return own(self.seed, role, self.name) if own else super().uniform(role)
 
     def written_into(self) -> bool:
         """Whether somebody changed a shared tensor in place (torch counts the writes)."""

@@ -1,23 +1,24 @@
-"""Answers `Cut` requests: samples, counts and masks, over the blocks that the engine hands in. Imports
-torch."""
+"""Answers `Cut` requests: samples, counts and masks, over the blocks that the engine hands in. Torch-free."""
 
 from __future__ import annotations
 
 import random
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from harness.errors import HarnessError
-from harness.masking import above, at_least, at_most, below, chosen, equal
+from harness.masking import above, at_least, at_most, below, chosen, equal, lazy
 from harness.merge.block import Block, Unit
 from harness.merge.ranking import Kept, Ranking, check_cut, stretches
 from harness.method import Cut, TensorGroup
 
-GLOBAL_SAMPLE = (4096, 256)  # stretches over the model, elements of each
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GLOBAL_SAMPLE = (1024, 1024)  # stretches over the model, elements of each
 TENSOR_SAMPLE = (64, 1024)
 
 
@@ -73,8 +74,14 @@ class Ranker:
             if part not in self.kept:
                 ranking.bracket()
 
-    def count(self, unit: Unit, values: np.ndarray) -> Any:
+    def count(self, unit: Unit, values: Any) -> Any:
         """What a block holds; `add`, under a lock, takes it in."""
+        if lazy(values):
+            ranking = self.rankings[self.part(unit)]
+            counts, inside = values.buffers.ranked(values, ranking.low, ranking.high)
+            if counts[3] and self.cut.where is None:
+                raise _not_numbers(unit.name)
+            return ranking.counted(unit.index, unit.length - counts[3], *counts[:3], inside)
         eligible = (
             len(values) if self.cut.where is None else len(values) - int(np.count_nonzero(np.isnan(values)))
         )
@@ -100,8 +107,8 @@ class Ranker:
         return Threshold(self.cut, self.kept, self.units)
 
 
-def values_of(cut: Cut, group: Block) -> np.ndarray:
-    """The ranked values of a block, float32, NaN where `where` says no."""
+def values_of(cut: Cut, group: Block) -> Any:
+    """The ranked values of a block, float32, NaN where `where` says no; numpy's, or lazy."""
     values = cut.values(group)
     if values.shape != (group.length,):
         raise HarnessError(
@@ -109,11 +116,19 @@ def values_of(cut: Cut, group: Block) -> np.ndarray:
             "return one number per element",
         )
     values = values.float()
+    if lazy(values):
+        if cut.where is None:
+            return values
+        return chosen(cut.where(group), values, values.new_full(values.shape, float("nan")))
     if values.sum().isnan() and bool(values.isnan().any()):
-        raise HarnessError(f"`Cut` got values that are not numbers in `{group.name}`", "return numbers only")
+        raise _not_numbers(group.name)
     if cut.where is not None:
         values = chosen(cut.where(group), values, values.new_full(values.shape, float("nan")))
     return values.contiguous().cpu().numpy()
+
+
+def _not_numbers(name: str) -> HarnessError:
+    return HarnessError(f"`Cut` got values that are not numbers in `{name}`", "return numbers only")
 
 
 class Threshold:
@@ -141,7 +156,10 @@ class Threshold:
             ties = equal(values, at)
             if cut.where is not None:
                 ties &= cut.where(group)
-            mask[ties.nonzero().squeeze(1)[: kept.quota]] = True
+            if lazy(ties):
+                mask = mask | ties.first(kept.quota)
+            else:
+                mask[ties.nonzero().squeeze(1)[: kept.quota]] = True
         return mask if cut.where is None else mask & cut.where(group)
 
     def value(self, group: TensorGroup) -> float:

@@ -16,8 +16,8 @@ from harness.checkpoint import Checkpoint, fit, write
 from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError
 from harness.measure import peak_mib
-from harness.merge import masks, plain
-from harness.merge.memory import kept_pages
+from harness.merge import fused, masks, plain
+from harness.merge.memory import Passing, kept_pages, too_many
 from harness.merge.output import Output
 from harness.merge.passes import Passes
 from harness.merge.underway import Run
@@ -25,6 +25,7 @@ from harness.merge.workers import Workers, available
 from harness.method import CHUNK
 from harness.store import write_text
 
+BLOCK = 2**18  # elements, where the buffers have no `usual_block`
 Progress = Callable[[str, int, int], None]
 
 
@@ -33,7 +34,7 @@ def run(
     jobs: Sequence[Any],
     *,
     threads: int | None,
-    block: int,
+    block: int | None,
     progress: Progress | None,
     shard_bytes: int,
     allow_nonfinite: bool,
@@ -41,7 +42,7 @@ def run(
     device: str,
 ) -> list[dict[str, Any]]:
     """See `harness.merge.merge`."""
-    if block < CHUNK or block % CHUNK:
+    if block is not None and (block < CHUNK or block % CHUNK):
         raise HarnessError(f"the block size is {block}", f"give a multiple of {CHUNK}")
     if threads is not None and threads < 1:
         raise HarnessError(f"the number of threads is {threads}", "give 1 or more")
@@ -49,6 +50,7 @@ def run(
     warnings = fit.check_fit(inputs.base, inputs.experts)
     report = progress or (lambda *_: None)
     make = _buffers(inputs, jobs, device, allow_nonfinite)
+    block = block or getattr(make, "usual_block", BLOCK)
     runs = [
         Run(job, Output(inputs, job, shard_bytes) if hasattr(job.method, "merge") else None) for job in jobs
     ]
@@ -57,6 +59,9 @@ def run(
         one.record = one.output.finished if one.output else None
     streaming = [one for one in runs if one.output and one.record is None]
     _check_disk(streaming)
+    if too_many(sum(one.output.layout.nbytes for one in streaming)):
+        for one in streaming:
+            one.output.passing = Passing()
     if streaming:
         with kept_pages(), Workers(threads or available(), block, make) as workers:
             _stream(Passes(inputs, streaming, workers, report, allow_nonfinite), warnings, begun)
@@ -67,11 +72,13 @@ def run(
 
 
 def _buffers(inputs: Any, jobs: Sequence[Any], device: str, allow_nonfinite: bool) -> Callable[[int], Any]:
-    """How a thread's buffers are made: without torch where no job needs it, on a CUDA device if it is asked
-    for."""
+    """How a thread's buffers are made: for the compiled machine where the model is large, without torch where
+    no job needs it, on a CUDA device if it is asked for."""
     models = [inputs.base, *inputs.experts.values()]
     check_device(device)
     on_cpu = device in ("cpu", "auto")
+    if on_cpu and not allow_nonfinite and fused.serves(inputs.base, jobs):
+        return fused.compiled()
     if on_cpu and not allow_nonfinite and plain.serves(models, jobs):
         return plain.PlainBuffers
     from harness.checkpoint.blocks import Buffers, DeviceBuffers

@@ -1,7 +1,8 @@
 """What the masks of a method select, counted while its blocks are written: `masks.json`. Torch-free.
 
-Counts are exact. Energies are squared norms of every 8192 elements (float32: a few parts in a million), added
-exactly and rounded once: no order of blocks, no number of threads and no kill can show in the file."""
+Counts are exact. Energies are squared norms of every 65 536 elements, added pairwise in float32 (a few parts
+in ten million); these are added exactly and rounded once: no order of blocks, no number of threads and no
+kill can show in the file."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from harness.method import CHUNK
 if TYPE_CHECKING:
     from torch import Tensor
 
-PIECE = 8192  # elements of one dot product: few enough that no BLAS splits it among threads
+TILE = 1024  # elements of a squared norm whose squares are added by halves
 MOST = 0.9  # more than this share of a selection without effect is said
 COUNTS = ("selected", "before", "zero_delta", "zero_gradient", "unchanged")  # of a role
 Tally = dict[str, Any]  # elements, unchanged, roles: {role: COUNTS (None: not known), energy: [kept, whole]}
@@ -29,16 +30,16 @@ Pairs = dict[str, "tuple[Tensor, Tensor | None]"]  # role -> (mask, mask before 
 
 
 class Figures:
-    """The tallies of one streaming job. `take` is called by all threads, `tensor` once per tensor."""
+    """The tallies of one streaming job. All threads call `part` and `add`; `tensor` comes once a tensor."""
 
     def __init__(self, method: Any, roles: Sequence[str]) -> None:
         self.method, self.roles = method, tuple(roles)
         self.masked = hasattr(method, "masks")
         needs = method.needs(self.roles) if self.masked and hasattr(method, "needs") else ()
-        self._scores: dict[str, str] = {}
+        self.scores: dict[str, str] = {}  # role -> key of the statistic that selects
         for need in needs:
             if need.model == "expert" and need.kind != "votes":
-                self._scores.setdefault(need.role, need.key)
+                self.scores.setdefault(need.role, need.key)
         self._parts: dict[str, list[Tally]] = {}
         self._lock = threading.Lock()
 
@@ -58,20 +59,23 @@ class Figures:
                         "one bool per element: a tensor, or a tuple (mask, mask before exclusion)",
                     )
             group.deltas[role]
-            if role in self._scores:
-                group.scores[self._scores[role]]
+            if role in self.scores:
+                group.scores[self.scores[role]]
         return pairs
 
-    def take(self, group: Block, pairs: Pairs, data: memoryview, code: str) -> None:
-        """Count one block; `data` are its bytes as they are stored with dtype `code`."""
+    def part(self, group: Block, pairs: Pairs, data: memoryview, code: str) -> Tally:
+        """The tally of one block; `data` are its bytes as they are stored with dtype `code`."""
         stored = _once(
             group, ("stored base", code), lambda: np.frombuffer(group.stored_base(code), f"u{SIZES[code]}")
         )
         changed = np.frombuffer(data, stored.dtype) != stored
         roles = {role: self._role(group, role, *pair, changed) for role, pair in pairs.items()}
-        part = {"elements": group.length, "unchanged": group.length - _count(changed), "roles": roles}
+        return {"elements": group.length, "unchanged": group.length - _count(changed), "roles": roles}
+
+    def add(self, name: str, part: Tally) -> None:
+        """Take in the tally of one block of a tensor."""
         with self._lock:
-            self._parts.setdefault(group.name, []).append(part)
+            self._parts.setdefault(name, []).append(part)
 
     def tensor(self, name: str) -> Tally:
         """The tally of a tensor whose blocks have all been taken."""
@@ -92,8 +96,8 @@ class Figures:
         nonzero = _once(group, ("nonzero", role), lambda: delta != 0)
         whole = _once(group, ("energy", role), lambda: _energy(delta))
         zero_gradient = None
-        if role in self._scores:
-            score = group.scores[self._scores[role]]
+        if role in self.scores:
+            score = group.scores[self.scores[role]]
             zero = _once(group, ("zero", id(score)), lambda: score.cpu().numpy() == 0)
             zero_gradient = _count(own & zero)
         return {
@@ -123,9 +127,17 @@ def _count(mask: np.ndarray) -> int:
 
 
 def _energy(values: np.ndarray) -> list[float]:
-    end = len(values) // PIECE * PIECE
-    rows, rest = values[:end].reshape(-1, PIECE), values[end:]
-    return [*np.matmul(rows[:, None, :], rows[:, :, None]).ravel().tolist(), float(rest.dot(rest))]
+    tiles = -(-len(values) // TILE)
+    squares = np.zeros(tiles * TILE, np.float32)
+    np.square(values, out=squares[: len(values)])
+    folded, width = squares.reshape(tiles, TILE), TILE // 2
+    while width:
+        folded = folded[:, :width] + folded[:, width:]
+        width //= 2
+    found, norms = [], folded[:, 0].astype(np.float64)
+    for at in range(0, tiles, CHUNK // TILE):  # one after the other, as the machine adds them
+        found.append(float(np.cumsum(norms[at : at + CHUNK // TILE])[-1]))
+    return found
 
 
 def added(parts: Iterable[Tally]) -> Tally:

@@ -22,6 +22,7 @@ from harness.checkpoint import fit, folder, write
 from harness.checkpoint.part import Part
 from harness.checkpoint.read import FLOATS, Checkpoint, TensorInfo
 from harness.errors import HarnessError
+from harness.merge.memory import Passing
 from harness.store import digest, reachable, write_text
 
 ARITHMETIC = (ops, masking, signs, selection)  # what methods compute with
@@ -45,6 +46,7 @@ class Output:
         self.files = write.Files(self.layout)
         self.done: set[str] = set()
         self.facts: dict[str, Any] = {}  # what is known of a tensor in `done`: its figures of `masks.json`
+        self.passing: Passing | None = None  # where the outputs are too many for the page cache
         self._journal: int | None = None
         self._again = False
         self._guard = threading.Lock()
@@ -92,6 +94,8 @@ class Output:
             self.done.add(name)
             self.facts[name] = facts
             os.write(self._journal, _line(name, facts).encode())
+            if self.passing:
+                self.passing.written(self.layout.tensors[name])
 
     def finish(self, record: Mapping[str, Any], masks: str | None = None) -> list[str]:
         """Add index, config, tokenizer and card, and give the folder its name. `masks` is the text of
@@ -126,6 +130,8 @@ class Output:
 
     def close(self) -> None:
         self.files.close()
+        if self.passing:
+            self.passing.close()
         if self._journal is not None:
             os.close(self._journal)
         self._journal = None

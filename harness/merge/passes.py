@@ -12,6 +12,7 @@ from typing import Any
 from harness.checkpoint import fit
 from harness.checkpoint.read import FLOATS, SIZES, Checkpoint, TensorInfo
 from harness.errors import HarnessError
+from harness.masking import lazy
 from harness.measure import peak_mib
 from harness.merge.block import (
     BASE,
@@ -24,8 +25,10 @@ from harness.merge.block import (
     place_of,
     units_of,
 )
+from harness.merge.fused.tallies import TOGETHER, Stored, carry_out
 from harness.merge.masks import Figures, Pairs
 from harness.merge.requests import Preparation
+from harness.merge.rounds import Postponed, Round
 from harness.merge.underway import Run
 from harness.merge.workers import Workers
 from harness.method import Layout
@@ -96,7 +99,10 @@ class Passes:
         return [one for one in self.runs if one.error is None]
 
     def _group(self, unit: Unit) -> Block:
-        return Block(unit, self.depth, self.sources, self.workers.buffers, self.roles)
+        buffers = self.workers.buffers
+        if hasattr(buffers, "begin"):
+            buffers.begin(unit.offset, unit.length)
+        return Block(unit, self.depth, self.sources, buffers, self.roles)
 
     def _prepare(self) -> None:
         for one in self.runs:
@@ -106,10 +112,15 @@ class Passes:
                 one.preparation = Preparation(
                     one.job.method, Layout(self.roles, tuple(self.weights), one.job.seed)
                 )
-        while waiting := [one for one in self._alive() if one.preparation and one.preparation.asks]:
-            from harness.merge.rounds import Round
-
-            asked = Round(waiting, self.units, self._group, self.workers)
+        preparing = [one for one in self._alive() if one.preparation]
+        postponed = Postponed(self.units)
+        while True:
+            for one in preparing:
+                postponed.take(one)
+            waiting = [one for one in preparing if one.error is None and one.preparation.asks]
+            if not (now := postponed.claimed()) and not waiting:
+                break
+            asked = Round(waiting, self.units, self._group, self.workers, now)
             asked.answer(lambda done, total: self.progress("prepare", done, total))
             self.passes += asked.passes
 
@@ -125,9 +136,7 @@ class Passes:
         def work(unit: Unit) -> None:
             nonlocal done
             with self._group(unit) as group:
-                for one in self._alive():
-                    if unit.name in one.left:
-                        self._merge_block(one, group)
+                self._merge_into(group, [one for one in self._alive() if unit.name in one.left])
             with self._lock:
                 done += 1
                 self.progress("merge", done, len(units))
@@ -136,8 +145,42 @@ class Passes:
         self.workers.each(units, work)
         self._copy()
 
-    def _merge_block(self, one: Run, group: Block) -> None:
-        begun, masks = time.perf_counter(), {}
+    def _merge_into(self, group: Block, runs: list[Run]) -> None:
+        """One block of every output. Lazy ones are computed together, others one by one."""
+        held: list[tuple[Run, Stored]] = []
+        for one in runs:
+            begun = time.perf_counter()
+            if (made := self._merged(one, group)) is None:
+                continue
+            code, _ = one.output.tensors[group.name]
+            if lazy(made[0]):
+                others = [stored for _, stored in held]
+                held.append((one, Stored(made[0], code, group, one.figures, made[1], others)))
+            else:
+                self._store(one, group, *self._computed(*made, code, group, one.figures))
+            self._took(one, time.perf_counter() - begun)
+            if len(held) == TOGETHER:
+                self._carry_out(group, held)
+                held = []
+        self._carry_out(group, held)
+
+    def _carry_out(self, group: Block, held: list[tuple[Run, Stored]]) -> None:
+        if not held:
+            return
+        begun = time.perf_counter()
+        done = carry_out([stored for _, stored in held])
+        share = (time.perf_counter() - begun) / len(held)
+        for (one, _), made in zip(held, done, strict=True):
+            self._store(one, group, *made)
+            self._took(one, share)
+
+    def _took(self, one: Run, seconds: float) -> None:
+        with self._lock:
+            one.method_seconds += seconds
+
+    def _merged(self, one: Run, group: Block) -> tuple[Any, Pairs] | None:
+        """The merged block and its masks; None when the method fails, which ends its job."""
+        masks: Pairs = {}
         try:
             merged = one.job.method.merge(group.view(one.job.seed, one.job.scores), one.preparation.state)
             if what := self.workers.buffers.unlike(merged, group.length):
@@ -151,36 +194,40 @@ class Passes:
             raise
         except Exception as error:
             one.error = error
-            return
+            return None
         if group.written_into():
             raise InPlaceError(
                 f"{one.name} changes its input in place in `{group.name}`",
                 "work on copies: the blocks are shared by all methods",
             )
-        self._store(one, group, merged, masks)
-        if one.error is not None:
-            return
-        with self._lock:
-            one.method_seconds += time.perf_counter() - begun
-            one.left[group.name] -= 1
-            last = one.left[group.name] == 0
-        if last:
-            one.output.written(group.name, one.figures and one.figures.tensor(group.name))
+        return merged, masks
 
-    def _store(self, one: Run, group: Block, merged: Any, masks: Pairs) -> None:
-        """Round a block once to the stored dtype, count what changed, and put it in its place."""
-        code, _ = one.output.tensors[group.name]
+    def _computed(
+        self, merged: Any, masks: Pairs, code: str, group: Block, figures: Figures | None
+    ) -> tuple[Any, int, Any]:
+        """As `carry_out`, of a block that is computed already: rounded once to the stored dtype, counted."""
         buffers = self.workers.buffers
-        if not self.sources.allow_nonfinite and (bad := buffers.unstorable(merged, code)):
+        bad = 0 if self.sources.allow_nonfinite else buffers.unstorable(merged, code)
+        data = None if bad else buffers.stored(merged, code)
+        return data, bad, None if bad or figures is None else figures.part(group, masks, data, code)
+
+    def _store(self, one: Run, group: Block, data: Any, bad: int, part: Any) -> None:
+        """Put a block in its place."""
+        code, _ = one.output.tensors[group.name]
+        if bad:
             one.error = HarnessError(
                 f"{one.name} made {bad} values in `{group.name}` that {FLOATS[code]} cannot hold",
                 "check its parameters, or store a wider dtype",
             )
             return
-        data = buffers.stored(merged, code)
         if one.figures:
-            one.figures.take(group, masks, data, code)
+            one.figures.add(group.name, part)
         one.output.write(group.name, group.offset * SIZES[code], data)
+        with self._lock:
+            one.left[group.name] -= 1
+            last = one.left[group.name] == 0
+        if last:
+            one.output.written(group.name, one.figures and one.figures.tensor(group.name))
 
     def _copy(self) -> None:
         """Tensors of whole numbers, from the base as they are."""

@@ -18,7 +18,7 @@ MOST = 2  # outputs; for more, torch's faster rounding makes up for its import
 
 def serves(models: Iterable[Checkpoint], jobs: Sequence[Any]) -> bool:
     """Whether these jobs on these models are better off without torch."""
-    if len(jobs) > MOST:
+    if len(jobs) > MOST or any(hasattr(job.method, name) for job in jobs for name in ("prepare", "masks")):
         return False
     codes = {info.dtype for model in models for info in model.tensors.values() if info.dtype in FLOATS}
     codes |= {code for job in jobs for code, name in FLOATS.items() if name == job.dtype}

@@ -99,6 +99,13 @@ class Ranking:
         inside = np.unique(values[over & under], return_counts=True)
         return index - self.first, eligible, below, at_low, at_high, inside
 
+    def counted(
+        self, index: int, eligible: int, over: int, at_low: int, at_high: int, inside: np.ndarray
+    ) -> tuple:
+        """As `count`, from counts: how many are over `low`, equal to it and to `high`."""
+        below, at_high = eligible - over - at_low, at_high if self.high != self.low else 0
+        return index - self.first, eligible, below, at_low, at_high, np.unique(inside, return_counts=True)
+
     def add(self, counted: tuple) -> None:
         at, eligible, below, at_low, at_high, inside = counted
         self.eligible += eligible

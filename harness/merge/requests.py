@@ -75,13 +75,19 @@ def replaced(asked: Any, answer: Callable[[Request], Any]) -> Any:
 def signature(request: Request) -> tuple[Any, ...]:
     """Equal for requests that have the same answer: functions count by code and closure, not by identity."""
     fields = [
-        getattr(request, name) for name in request.__dataclass_fields__ if name not in ("values", "where")
+        getattr(request, name)
+        for name in request.__dataclass_fields__
+        if name not in ("values", "where", "about")
     ]
-    return (
-        type(request),
-        function_key(request.values),
-        function_key(getattr(request, "where", None)),
-        *fields,
+    functions = (getattr(request, name, None) for name in ("values", "where", "about"))
+    return (type(request), *map(function_key, functions), *fields)
+
+
+def can_wait(asked: Any) -> bool:
+    """Whether all requests are such that the pass of the next ones can answer them on its way."""
+    return all(
+        isinstance(one, Reduce) and one.scope == "tensor" and one.about is not None
+        for one in requests_in(asked)
     )
 
 

@@ -167,3 +167,17 @@ def test_sums_are_float64_and_do_not_depend_on_how_they_are_cut(inputs, family, 
         assert abs(own[0] - exact) <= 1e-12 * np.abs(base[name] * 1e6).sum()
         assert least == (min(float(tensor.min()) for tensor in base.values()),)
         assert whole[1] == pytest.approx(sum(t.size for t in base.values()) / 2, rel=0.01)
+
+
+def test_outputs_too_many_for_the_page_cache_have_the_same_bytes(inputs, tmp_path, monkeypatch):
+    from harness.merge import memory
+
+    merge(inputs, [Job(slow.Add(), tmp_path / "kept")])
+    monkeypatch.setattr(memory, "CACHED", 0)
+    monkeypatch.setattr(memory, "BEHIND", 2)
+    advised, advise = [], memory.os.posix_fadvise
+    monkeypatch.setattr(memory.os, "posix_fadvise", lambda *given: advised.append(given) or advise(*given))
+    merge(inputs, [Job(slow.Add(), tmp_path / "passed")])
+    assert digests(tmp_path / "kept") == digests(tmp_path / "passed")
+    n = len(inputs.base.tensors)
+    assert len(advised) == n + n - 2
