@@ -22,10 +22,14 @@ from harness.checkpoint import fit, folder, write
 from harness.checkpoint.part import Part
 from harness.checkpoint.read import FLOATS, Checkpoint, TensorInfo
 from harness.errors import HarnessError
+from harness.merge import fused
 from harness.merge.memory import Passing
 from harness.store import digest, reachable, write_text
 
-ARITHMETIC = (ops, masking, signs, selection)  # what methods compute with
+ARITHMETIC = [  # what methods compute with
+    *(Path(module.__file__) for module in (ops, masking, signs, selection)),
+    *sorted(Path(fused.__file__).parent.glob("*.py")),
+]
 CODES = {name: code for code, name in FLOATS.items()}
 
 
@@ -207,7 +211,7 @@ def _key(inputs: Any, job: Any, tensors: Mapping[str, tuple], shard_bytes: int) 
             "method": method.method_name,
             "parameters": parameters,
             "code": code,
-            "ops": [hashlib.sha256(Path(m.__file__).read_bytes()).hexdigest() for m in ARITHMETIC],
+            "ops": [hashlib.sha256(file.read_bytes()).hexdigest() for file in ARITHMETIC],
             "seed": job.seed,
             "tensors": tensors,
             "shard_bytes": shard_bytes,
