@@ -17,7 +17,7 @@ from harness.evaluate.task_run import KINDS, TaskRun
 if TYPE_CHECKING:
     from harness.evaluate import EvalRequest, Evaluator
 
-    Progress = Callable[[EvalRequest, int, int], None]
+    Progress = Callable[[EvalRequest, int, int, int], None]
     Finished = Callable[[EvalRequest, dict[str, Any] | Exception], None]
 
 
@@ -39,11 +39,11 @@ def evaluate_row(
 ) -> Scoring:
     """Evaluate one model (all `requests` have the same `model` and `fingerprint`) on several tasks.
 
-    `progress(request, done, all)` is called in this thread as responses arrive; what it raises ends the row
-    and is raised here, and what was answered until then is stored. `finished(request, record or exception)`
-    is called once for each request, mostly in another thread: the record is that of `Evaluator.evaluate`, the
-    exception says why this task (alone) failed. Returns when the engine has nothing more to do for the row;
-    `wait` on what is returned before relying on `finished`.
+    `progress(request, done, all, tokens generated for those done)` is called in this thread as responses
+    arrive; what it raises ends the row and is raised here, and what was answered until then is stored.
+    `finished(request, record or exception)` is called once for each request, mostly in another thread: the
+    record is that of `Evaluator.evaluate`, the exception says why this task (alone) failed. Returns when the
+    engine has nothing more to do for the row; `wait` on what is returned before relying on `finished`.
     """
     row = _Row(evaluator, progress, finished)
     try:
@@ -61,7 +61,7 @@ def evaluate_alone(
 ) -> dict[str, Any]:
     """A row of one task; see `Evaluator.evaluate`."""
     told: list[dict[str, Any] | Exception] = []
-    show = lambda _, done, total: progress(done, total)  # noqa: E731
+    show = lambda _, done, total, tokens: progress(done, total)  # noqa: E731
     evaluate_row(evaluator, [request], show, lambda _, record: told.append(record)).wait()
     if isinstance(told[0], Exception):
         raise told[0]
@@ -163,7 +163,7 @@ class _Row:
                 self._tell(task)
 
     def _tell(self, task: TaskRun) -> None:
-        self.progress(task.request, task.done, task.total)
+        self.progress(task.request, task.done, task.total, task.tokens)
         if task.done == task.total:
             task.close()
             self.scored.append(self.scorer.submit(self._score, task, dict(self.evaluator.engine.loaded)))

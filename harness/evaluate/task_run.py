@@ -17,8 +17,8 @@ KINDS = {"generate_until": "generate", "loglikelihood": "loglikelihood",
 
 
 class TaskRun:
-    """`done` of `total` requests are answered; `open` until it is complete or given up. Only `record` may be
-    called in another thread than the one that made it."""
+    """`done` of `total` requests are answered, with `tokens` generated; `open` until it is complete or given
+    up. Only `record` may be called in another thread than the one that made it."""
 
     def __init__(self, request: EvalRequest, evaluator: Evaluator) -> None:
         from harness.evaluate.building import asked_by
@@ -53,7 +53,7 @@ class TaskRun:
         waited = chats.waited if chats else 0.0
         self.seconds = {"task": time.perf_counter() - begun - waited, "engine": waited}
         self.total = sum(map(len, self._keys.values()))
-        self.from_store = len(self._answers)
+        self.from_store, self.tokens = len(self._answers), _generated(self._answers)
 
     @property
     def done(self) -> int:
@@ -75,6 +75,7 @@ class TaskRun:
         rows += [(key, self._texts[key], answer) for key, answer in answers.items()]
         self.store.put(rows)
         self._answers |= answers
+        self.tokens += _generated(answers)
 
     def close(self) -> None:
         """Nothing more is asked or stored."""
@@ -102,3 +103,7 @@ class TaskRun:
                 record["metrics"],
             )
         return record
+
+
+def _generated(answers: Mapping[str, Any]) -> int:
+    return sum(answer["tokens"] for answer in answers.values() if "text" in answer)

@@ -194,7 +194,8 @@ def test_what_was_answered_is_stored_when_the_user_stops(scripted, request_for):
     requests = [request_for(name) for name in ALL]
     told, done = [], {}
 
-    def stop(request, count, total):
+    def stop(request, count, total, tokens):
+        assert tokens in (2 * count, 0), "of what is generated"
         done[request.task.name] = count
         if sum(done.values()) >= 160:
             raise KeyboardInterrupt
@@ -276,7 +277,7 @@ def test_a_stored_row_is_scored_again_without_an_engine(evaluator, request_for, 
     assert values == [0, 1] and second["tiny_chain"]["from_store"] == 200
 
 
-@pytest.mark.parametrize("moment", [5, 60, 150])
+@pytest.mark.parametrize("moment", [5, 100])
 def test_kill_9_in_the_middle_of_a_row_costs_at_most_the_batch_in_flight(
     request_for, scripted, evaluator, moment
 ):
@@ -288,7 +289,7 @@ def test_kill_9_in_the_middle_of_a_row_costs_at_most_the_batch_in_flight(
         from harness.evaluate.engine import Engine
         from harness.evaluate.row import evaluate_row
         made = Evaluator()
-        made.engine = Engine({name!r}, {settings | {"delay": 0.005}!r})
+        made.engine = Engine({name!r}, {settings | {"delay": 0.02}!r})
         made.start()
         folder, tasks = Path({str(requests[0].folder.parent)!r}), Path({str(TASKS)!r})
         requests = [
@@ -312,7 +313,7 @@ def test_kill_9_in_the_middle_of_a_row_costs_at_most_the_batch_in_flight(
         assert time.monotonic() < end
         time.sleep(0.01)
     before, kept = len(asked(scripted)), sum(stored(request) for request in requests)
-    assert by_then - kept <= 8 and kept <= before, "the batch in flight, and one on its way to the parent"
+    assert by_then - kept <= 12 and kept <= before, "the batch in flight, and what was on its way"
     found = run(evaluator, requests)
     assert sum(record["generated"] for record in found.values()) == 1210 - kept
     assert len(asked(scripted)) - before == 1210 - kept == evaluator.engine.asked
