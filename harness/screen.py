@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +19,7 @@ class Screen:
         self.console = Console(stderr=True, highlight=False, quiet=quiet, soft_wrap=True)
         self._status: Status | None = None
         self._lock = threading.Lock()
-        self._begun: dict[str, tuple[float, int, int]] = {}
+        self._paces: dict[tuple[str, str], Pace] = {}
 
     def title(self, text: str) -> None:
         self.console.print(text, markup=False, style="bold")
@@ -28,6 +29,9 @@ class Screen:
         self._line("[green]✓[/]", kind, what, result)
 
     def failed(self, kind: str, what: str, reason: str) -> None:
+        with self._lock:
+            for row in [row for k, row in self._paces if k == kind and what.startswith(f"{row} / ")]:
+                self._paces.pop((kind, row))
         self._line("[red]✗[/]", kind, what, reason.splitlines()[0] if reason else "failed")
 
     def note(self, text: str) -> None:
@@ -40,35 +44,25 @@ class Screen:
             self.console.print(text, markup=False, style="dim")
 
     def now(self, kind: str, what: str, done: int = 0, total: int = 0, tokens: int = 0) -> None:
-        """The step that runs: `done` of `total` parts; of an evaluation, requests, and the `tokens` that were
-        generated for them."""
-        if self._shows():
-            self._live(kind, what, self._pace(f"{kind} {what}", done, total, tokens))
-
-    def _shows(self) -> bool:
-        return self.console.is_terminal and not self.console.quiet
-
-    def _pace(self, name: str, done: int, total: int, tokens: int = 0) -> str:
-        """`120/200 · 850 tokens/s · 4 s left`. What was there at the first call took no time."""
-        if not total:
-            return ""
+        """The step that runs: `done` of `total` parts. Of rows that are evaluated, requests, and the `tokens`
+        that were generated for them; those that run at once are one line."""
+        if not self.console.is_terminal or self.console.quiet:
+            return
         with self._lock:
-            begun, found, before = self._begun.setdefault(name, (time.monotonic(), done, tokens))
-        spent, share = time.monotonic() - begun, f"{done}/{total}"
-        if spent > 1 and found < done < total:
-            if tokens > before:
-                share += f" · {(tokens - before) / spent:.0f} tokens/s"
-            share += f" · {spelled(spent / (done - found) * (total - done))} left"
-        return share
+            pace = self._paces.setdefault((kind, what), Pace(time.monotonic(), done, tokens))
+            pace.done, pace.total, pace.tokens = done, total, tokens
+            shown = {what: pace}
+            if kind == "eval":
+                shown = {w: p for (k, w), p in self._paces.items() if k == kind and p.done < p.total} or shown
+            self._live(kind, ", ".join(shown), together(list(shown.values()), time.monotonic()))
 
     def _live(self, kind: str, what: str, share: str) -> None:
-        with self._lock:
-            text = f"[cyan]{kind:<7}[/] {escape(what):<34} {share}"
-            if self._status is None:
-                self._status = self.console.status(text, spinner="dots")
-                self._status.start()
-            else:
-                self._status.update(text)
+        text = f"[cyan]{kind:<7}[/] {escape(what):<34} {share}"
+        if self._status is None:
+            self._status = self.console.status(text, spinner="dots")
+            self._status.start()
+        else:
+            self._status.update(text)
 
     def close(self) -> None:
         with self._lock:
@@ -85,6 +79,36 @@ class Screen:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+@dataclass
+class Pace:
+    """How far a step is: parts done of all, tokens; at `begun`, `found` and `before` were there."""
+
+    begun: float
+    found: int
+    before: int
+    done: int = 0
+    total: int = 0
+    tokens: int = 0
+
+    def left(self, now: float) -> float | None:
+        """Seconds that it still takes; None while nothing says."""
+        if now - self.begun <= 1 or not self.found < self.done < self.total:
+            return None
+        return (now - self.begun) / (self.done - self.found) * (self.total - self.done)
+
+
+def together(paces: list[Pace], now: float) -> str:
+    """`120/200 · 850 tokens/s · 4 s left`: steps that run at once; the slowest says how long it takes."""
+    done, total = sum(p.done for p in paces), sum(p.total for p in paces)
+    if not total:
+        return ""
+    share, left = f"{done}/{total}", [seconds for p in paces if (seconds := p.left(now)) is not None]
+    speed = sum((p.tokens - p.before) / (now - p.begun) for p in paces if now - p.begun > 1)
+    if speed:
+        share += f" · {speed:.0f} tokens/s"
+    return share + (f" · {spelled(max(left))} left" if left else "")
 
 
 def spelled(seconds: float) -> str:

@@ -27,7 +27,8 @@ def row_groups(wanted: Sequence[EvalStep]) -> list[list[EvalStep]]:
 
 
 class RowEvaluation:
-    """One row's evaluations by one evaluator: its probes, then its tasks as one stream.
+    """One row's evaluations by one evaluator: its probes and its tasks as one stream. Where a row that the
+    probes find broken is not evaluated, they come first by themselves.
 
     When `stop` is set, what was answered is stored and the rest is not waited for."""
 
@@ -35,12 +36,13 @@ class RowEvaluation:
         self, plan: Plan, wanted: Sequence[EvalStep], outcome: Outcome, stop: threading.Event | None = None
     ) -> None:
         self.plan, self.outcome, self.stop = plan, outcome, stop or threading.Event()
-        self.row = wanted[0].row
+        self.row, self.skips = wanted[0].row, plan.family.collapse.skip
         self.probes = [step for step in wanted if step.probe]
         self.tasks = [step for step in wanted if not step.probe]
         self.records: list[tuple[EvalStep, dict[str, Any]]] = []
         self._left = {step.folder.path for step in wanted}
         self._scoring: list[Any] = []
+        self._shares: dict[Path, tuple[int, int, int]] = {}  # requests done, all, tokens
         self._guard, self._begun = threading.Lock(), 0.0
 
     def carry_out(self, evaluator: Any, checkpoint: Path | None = None) -> None:
@@ -54,11 +56,13 @@ class RowEvaluation:
             return
         where, self._begun = checkpoint or self.row.checkpoint, time.monotonic()
         try:
-            self._ask(self.probes, evaluator, where)
-            if self.plan.family.collapse.skip:
+            if not self.skips:
+                self._ask([*self.probes, *self.tasks], evaluator, where)
+            else:
+                self._ask(self.probes, evaluator, where)
                 self.finish()
-            if not broken(self.plan, self.row):
-                self._ask(self.tasks, evaluator, where)
+                if not broken(self.plan, self.row):
+                    self._ask(self.tasks, evaluator, where)
         except Stopped:
             return
         self.outcome.warn(evaluator.engine.warnings)
@@ -82,7 +86,8 @@ class RowEvaluation:
     def _shown(self, step: EvalStep, done: int, total: int, tokens: int = 0) -> None:
         if self.stop.is_set():
             raise Stopped
-        self.outcome.screen.now("eval", step.label, done, total, tokens)
+        self._shares[step.folder.path] = (done, total, tokens)
+        self.outcome.screen.now("eval", self.row.label, *map(sum, zip(*self._shares.values(), strict=True)))
 
     def _finished(self, step: EvalStep, record: dict[str, Any] | Exception) -> None:
         if isinstance(record, Exception):
@@ -104,9 +109,11 @@ class RowEvaluation:
         tasks = [record for step, record in self.records if not step.probe]
         if not tasks:
             return
-        probed = sum(record["generated"] for step, record in self.records if step.probe)
+        first = [record["generated"] for step, record in self.records if step.probe and self.skips]
         asked = sum(record["generated"] + record["from_store"] for record in tasks)
-        stored = max(0, sum(record["from_store"] for record in tasks) - probed)  # the probe's are of this run
+        stored = max(
+            0, sum(record["from_store"] for record in tasks) - sum(first)
+        )  # the probe's are of this run
         spent = time.monotonic() - self._begun
         again = f" · {stored} of {asked} responses from store" if stored else ""
         self.outcome.screen.done("eval", self.row.label, f"{len(tasks)} tasks  {spent:.1f} s{again}")
