@@ -38,7 +38,7 @@ function rowChoices() {
 function columnChoices() {
   return board().groups.map((group) => {
     const columns = board().columns.filter((column) => column.group === group);
-    return el("fieldset", {}, el("legend", {}, group), allOrNone(state.columns, columns.map((c) => c.key)),
+    return el("fieldset", {}, el("legend", {}, group), columns.length > 1 && allOrNone(state.columns, columns.map((c) => c.key)),
       columns.map((column) => choice(state.columns, column.key, `${column.title} ${column.arrow}`)));
   });
 }

@@ -62,7 +62,7 @@ function rowHead(row) {
 function bodyCell(row, column) {
   const cell = row.cells[column.key];
   const given = { role: "gridcell", tabindex: "-1", "data-at": `${row.label}\n${column.key}` };
-  if (!cell) return el("td", { ...given, class: "lacking", "aria-label": "not run" }, "–");
+  if (!cell) return el("td", { ...given, class: "lacking", "aria-label": "not run" }, "–", versus({}));
   const node = el("td", { ...given, class: column.average ? "average" : "open",
     on: column.average ? {} : { click: () => openPanel(row, column) } },
   value(row, cell), marks(cell), spreadOf(cell), column.average ? null : versus(cell), paperOf(cell));

@@ -9,9 +9,8 @@ const UNSEEN = new RegExp("[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u061c
 
 function visible(text) {
   return text.replaceAll("\r\n", "\n").replace(UNSEEN, (character) => {
-    const code = character.codePointAt(0);
-    if (code < 0x20) return String.fromCharCode(0x2400 + code);
-    return code === 0x7f ? "\u2421" : `[U+${code.toString(16).toUpperCase().padStart(4, "0")}]`;
+    const code = character.codePointAt(0).toString(16).toUpperCase();
+    return `[U+${code.padStart(4, "0")}]`;
   });
 }
 

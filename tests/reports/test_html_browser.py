@@ -373,7 +373,7 @@ def test_hostile_text_is_shown_and_does_nothing(site, opened):
         tab.locator(".question").nth(number).click()
         tab.get_by_role("heading", name=f"question {number}", exact=True).wait_for()
         told[number] = tab.locator(".answer").first.locator(".text").last.inner_text()
-    assert told[8] == "␛[31mred␛[0m ␛]0;title␇ ␀ end"
+    assert told[8] == "[U+001B][31mred[U+001B][0m [U+001B]]0;title[U+0007] [U+0000] end"
     assert told[9].startswith("[U+202E]gnp.exe[U+202C]") and "\u2066" not in told[9]
     assert told[10].startswith("[U+2028]var x[U+2029] [U+FEFF]")
     assert tab.locator("img[src=x], main script, main style, dialog script").count() == 0
