@@ -41,15 +41,14 @@ class Job:
     what: str
     steps: Sequence[Any]
     needed: Sequence[str] = ()
-    workers: int = 0
-    nodes: int = 0
+    lost_on: list[str | None] = field(default_factory=list)
     begun: bool = False
     number: int = 0
     then: Callable[[], None] = field(default=lambda: None)
 
     @property
     def name(self) -> str:
-        return f"{self.kind} {self.number}.{self.workers + self.nodes}"
+        return f"{self.kind} {self.number}.{len(self.lost_on)}"
 
 
 class Driver:
@@ -221,11 +220,14 @@ class Driver:
 
     def lost(self, job: Job, error: Exception, again: Callable[[Job], None]) -> None:
         """A worker or node was lost with the job."""
-        where = self.told.where.pop(job.name, None)
-        alive = {entry["NodeID"] for entry in self.ray.nodes() if entry["Alive"]}
-        died = "its worker" if where is None or where[0] in alive else "its node"
-        job.workers, job.nodes = job.workers + (died == "its worker"), job.nodes + (died == "its node")
-        if job.workers > WORKERS or job.nodes > NODES:
+        where, _ = self.told.where.pop(job.name, (None, 0))
+        job.lost_on.append(where)
+        alive = {None, *(entry["NodeID"] for entry in self.ray.nodes() if entry["Alive"])}
+        workers = sum(
+            place in alive for place in job.lost_on
+        )  # a node is known to be dead only after a while
+        died = "its worker" if where in alive else "its node"
+        if workers > WORKERS or len(job.lost_on) - workers > NODES:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             for step in [step for step in job.steps if not step.folder.complete]:
                 label = getattr(step, "label", job.what)

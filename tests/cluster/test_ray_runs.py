@@ -85,7 +85,7 @@ def test_lost_nodes_are_done_without(two_nodes, local, tmp_path):
 
 
 def _lose(nodes, local, tmp_path, lose, told=""):
-    """Runs in which something is lost at random moments, two a run, until it was `KILLS` times: each run ends
+    """Runs in which something is lost at random moments, three a run, until it was `KILLS` times: each run ends
     with the same table, and nothing is left of what was lost."""
     draw, lost, runs = random.Random(SEED), 0, 0
     while lost < KILLS:
@@ -94,7 +94,7 @@ def _lose(nodes, local, tmp_path, lose, told=""):
         cwd.mkdir()
         run, begun, here = start(*on(nodes), cwd=cwd), time.monotonic(), []
         runs += 1
-        for _ in range(min(2, KILLS - lost)):
+        for _ in range(min(3, KILLS - lost)):
             try:
                 working(nodes, run)
                 time.sleep(draw.uniform(0, 8))
