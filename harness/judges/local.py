@@ -9,13 +9,14 @@ from typing import Any
 
 from harness.checkpoint.identity import fingerprint_files
 from harness.errors import HarnessError
+from harness.evaluate.choice import resolve
 from harness.evaluate.engine import Engine
 from harness.family import model_path
 from harness.judges.spec import Spec
 from harness.store import digest
 
 CONTENT = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja")
-ENGINES = {"reward": ("reward", "classify"), "classifier": ("hf", "generate")}
+METHODS = {"reward": "classify", "classifier": "generate"}
 
 
 class Local:
@@ -26,7 +27,8 @@ class Local:
     ) -> None:
         self.spec, self.folder = spec, folder_of(spec)
         self.cache = cache and cache / "fingerprints.json"
-        name, self.method = ENGINES[spec.kind]
+        self.method = METHODS[spec.kind]
+        name = "reward" if spec.kind == "reward" else resolve(spec.setting("engine"))
         self.engine = Engine(name, settings, log)
 
     def identity(self) -> dict[str, Any]:
@@ -38,6 +40,7 @@ class Local:
             "content": content,
             "dtype": self.engine.settings["dtype"],
             length: self.spec.setting(length),
+            **({"engine": "vllm"} if self.engine.name == "vllm" else {}),
         }
 
     def ask(self, prompts: Sequence[str]) -> Iterator[list[tuple[int, dict]]]:

@@ -52,11 +52,16 @@ class Parameter:
     secret: bool = False
 
 
+ENGINES = ("hf", "vllm")
 COUNT = (_count, "a whole number from 1")
 NUMBER = (_number, "a number from 0")
 PARAMETERS: dict[str, dict[str, Parameter]] = {
     "reward": {"max_tokens": Parameter(512, *COUNT)},
-    "classifier": {"max_gen_toks": Parameter(1, *COUNT), "clip_tokens": Parameter(None, *COUNT)},
+    "classifier": {
+        "max_gen_toks": Parameter(1, *COUNT),
+        "clip_tokens": Parameter(None, *COUNT),
+        "engine": Parameter("hf", lambda v: v in ENGINES, "`hf` or `vllm`"),
+    },
     "chat": {
         "base_url": Parameter(None, _address, "http(s)://host/path without user, password or query", True),
         "key_env": Parameter(None, _variable, "the NAME of a variable of the environment", True),
