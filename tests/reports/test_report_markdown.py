@@ -42,7 +42,7 @@ def labelled(*labels):
     return board
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(st.lists(st.one_of(ANY, TRICKY), min_size=8, max_size=8))
 def test_a_table_is_a_table_whatever_the_labels(tmp_path_factory, labels):
     board = labelled(*labels)

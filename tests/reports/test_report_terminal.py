@@ -70,7 +70,7 @@ def test_marks_with_styles_are_bold_underlined_italic():
     assert "\x1b[3m0.8 ±0.4\x1b[0m*" in text and "**" not in text
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     st.text(max_size=50)
     | st.text(st.sampled_from("\x1b\x9b[]();0m\x07\\\u202eA中\u200b\r\n\t\x08"), max_size=30)
