@@ -64,7 +64,7 @@ def test_listing_and_showing_do_not_import_torch():
 
 def test_list_and_show_speak_json():
     listed = json.loads(run("list", "--json").stdout)
-    assert set(listed) == {"methods", "tasks", "suites", "families", "reports"}
+    assert set(listed) == {"methods", "tasks", "suites", "families", "reports", "studies"}
     assert all(entry["error"] is None for entries in listed.values() for entry in entries), listed
     shown = json.loads(run("show", "method", "reasonany", "--json").stdout)
     assert {"scale", "p", "exclusion"} <= set(shown["parameters"])
