@@ -118,7 +118,7 @@ ANY = st.floats() | st.integers(-5, 5) | TEXT | st.none() | st.booleans()
 
 
 @given(TEXT, st.lists(TEXT, max_size=3), st.floats(), st.dictionaries(TEXT, ANY, max_size=3))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_a_board_survives_json(tmp_path_factory, label, notes, value, parameters):
     rows = [row(label, value, 0.5, None, math.inf)]
     rows[0].cell(CHAIN).test = boards.Test(-0.1, [-0.2, 0.0], 0.03, None, "McNemar, exact", 7)
