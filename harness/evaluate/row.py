@@ -129,10 +129,11 @@ class _Row:
                     asking.setdefault(key, (body, []))[1].append(task)
             if not asking:
                 continue
-            keys, since = list(asking), time.perf_counter()
+            keys, left, since = list(asking), len(asking), time.perf_counter()
             with contextlib.closing(self._parts(kind, [body for body, _ in asking.values()])) as parts:
                 for part in parts:
                     self.answered += len(part)
+                    left -= len(part)
                     answers: dict[TaskRun, dict[str, Any]] = {}
                     for index, answer in part:
                         for task in asking[keys[index]][1]:
@@ -140,7 +141,8 @@ class _Row:
                     now = time.perf_counter()
                     self._keep(answers, now - since)
                     since = now
-                    if not any(task.open for _, asked_by in asking.values() for task in asked_by):
+                    # answers that nobody waits for any more cost a new engine, so only then
+                    if left and not any(task.open for _, asked_by in asking.values() for task in asked_by):
                         break
 
     def _parts(self, kind: str, bodies: list[dict]) -> Iterator[list[tuple[int, Any]]]:

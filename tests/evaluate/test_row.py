@@ -110,6 +110,14 @@ def test_a_row_gives_what_its_tasks_give_alone_in_one_call_per_kind(evaluator, r
     assert len(asked(scripted)) == 2 * count
 
 
+def test_the_engine_stays_from_kind_to_kind_and_from_row_to_row(evaluator, request_for):
+    run(evaluator, [request_for("tiny_chain", "first", limit=4)])
+    pid = evaluator.engine.pid
+    assert pid is not None
+    run(evaluator, [request_for(task, "second", limit=4) for task in ALL])
+    assert evaluator.engine.pid == pid
+
+
 def test_an_identical_request_of_two_tasks_is_asked_once_and_reaches_both(
     evaluator, request_for, scripted, tmp_path
 ):
