@@ -167,7 +167,10 @@ def _unanswered(task: ConfigurableTask) -> ConfigurableTask:
         fresh.resps, fresh.filtered_resps = [], {}
         instances.append(fresh)
     task._instances = instances
-    task.build_all_requests = lambda **_: None  # they are built
+    docs = {instance.doc_id: instance.doc for instance in instances}
+    # What was asked is scored: neither built again nor read from the data, which costs as much as scoring.
+    task.build_all_requests = lambda **_: None
+    task.doc_iterator = lambda **_: iter(docs.items())
     return task
 
 
