@@ -32,15 +32,17 @@ BATCH = {"hf": "128", "vllm": "auto"}  # what the harness takes for a model of t
 
 def main() -> None:
     asked = arguments()
-    with tempfile.TemporaryDirectory() as folder:
-        where = Path(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        where = Path(temporary)
         family = untied(where / "family") if asked.untied else FAMILIES / "tiny-safety.yaml"
         ours = timed(compare(asked, family), where)
         print(f"ours  {ours}", flush=True)
         merges = made(where / "results" / family.stem)
         part = dict(list(merges.items())[: asked.loop or len(merges)])
         spent, found = [], {}
-        for name, (model, _) in part.items():
+        for name, (folder, _) in part.items():
+            model = where / f"model-{len(found)}"  # lm-eval takes no path with a comma
+            model.symlink_to(folder)
             for task in TASKS:
                 out = where / "loop" / name / task
                 spent.append(timed(lm_eval(asked, model, task, out), where))
