@@ -31,7 +31,11 @@ def table(cwd, family="tiny-safety"):
         lines = list(csv.DictReader(file))
     # what a step cost is not part of the table's numbers, nor is the folder it was made in
     return [
-        {k: v for k, v in line.items() if k not in ("merge_seconds", "model_folder", "eval_folder")}
+        {
+            k: v
+            for k, v in line.items()
+            if k not in ("merge_seconds", "peak_mib", "model_folder", "eval_folder")
+        }
         for line in lines
     ]
 
