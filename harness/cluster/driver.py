@@ -223,9 +223,8 @@ class Driver:
         where, _ = self.told.where.pop(job.name, (None, 0))
         job.lost_on.append(where)
         alive = {None, *(entry["NodeID"] for entry in self.ray.nodes() if entry["Alive"])}
-        workers = sum(
-            place in alive for place in job.lost_on
-        )  # a node is known to be dead only after a while
+        # counted anew each time: that a node is dead is known some seconds after its worker is gone
+        workers = sum(place in alive for place in job.lost_on)
         died = "its worker" if where in alive else "its node"
         if workers > WORKERS or len(job.lost_on) - workers > NODES:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -85,8 +85,8 @@ def test_lost_nodes_are_done_without(two_nodes, local, tmp_path):
 
 
 def _lose(nodes, local, tmp_path, lose, told=""):
-    """Runs in which something is lost at random moments, three a run, until it was `KILLS` times: each run ends
-    with the same table, and nothing is left of what was lost."""
+    """Runs in which something is lost at random moments, three a run, until it was `KILLS` times: each run
+    ends with the same table, and nothing is left of what was lost."""
     draw, lost, runs = random.Random(SEED), 0, 0
     while lost < KILLS:
         nodes.whole()
@@ -97,7 +97,7 @@ def _lose(nodes, local, tmp_path, lose, told=""):
         for _ in range(min(3, KILLS - lost)):
             try:
                 working(nodes, run)
-                time.sleep(draw.uniform(0, 8))
+                time.sleep(draw.uniform(0, 12))
                 here.append(f"{lose(draw)} at {time.monotonic() - begun:.0f} s")
             except (IndexError, psutil.Error, Ended):  # between two steps, or behind the last
                 continue
