@@ -74,6 +74,10 @@ def _title(plugin: registry.Plugin) -> str:
         from harness.family import parse_family
 
         return parse_family(plugin.path).title
+    if plugin.kind == "studies":
+        from harness.sweep.study import load_study
+
+        return load_study(str(plugin.path)).title
     if plugin.kind == "suites":
         return ", ".join(tasks.expanded(plugin.name))
     from harness.evaluate.task_file import load_task
