@@ -8,6 +8,9 @@ import time
 import psutil
 import pytest
 
+from harness.cluster import session
+from harness.errors import HarnessError
+from harness.store import Store
 from tests.cluster.two_nodes import SMALL, compare, finish, start, tables
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -123,6 +126,27 @@ def test_a_users_method_is_a_row_and_one_that_raises_fails_alone(two_nodes, tmp_
     assert done.err.count("no idea") == 1 and "sent again" not in done.err and "Traceback" not in done.err
     (error,) = (tmp_path / "results").rglob("error.txt")
     assert "RuntimeError: no idea" in error.read_text() and error.parent.name.startswith("bad--")
+
+
+def test_a_step_that_kills_its_worker_is_given_up(two_nodes, tmp_path):
+    two_nodes.whole()
+    (tmp_path / "bad.py").write_text(METHOD.format(name="bad", body="__import__('os')._exit(9)"))
+    asked = ["--methods", "./bad.py", "--tasks", "tiny_chain", "--limit", "8"]
+    done = compare(*on(two_nodes), *asked, cwd=tmp_path)
+    assert done.returncode == 1 and done.err.count("its worker was lost; sent again") == 3, done.err
+    assert "its worker was lost each time" in done.err and "Traceback" not in done.err
+    values = {line["row"]: line["value"] for line in tables(tmp_path)[1]}
+    assert values["bad"] == "" and values["reasoning"] != ""
+
+
+def test_nodes_with_other_software_are_refused(two_nodes, tmp_path, monkeypatch):
+    two_nodes.whole()
+    mine = {**session.software(), "torch": "1.0"}
+    monkeypatch.setattr(session, "software", lambda: mine)
+    with session.connected(two_nodes.address) as one:
+        with pytest.raises(HarnessError, match=r"torch is \S+ on node \S+ and 1.0 on"):
+            one.check(Store(tmp_path, "tiny-safety"))
+    assert not list(tmp_path.rglob(".token*"))
 
 
 def test_ctrl_c_leaves_a_clean_store_and_the_same_command_goes_on(two_nodes, local, tmp_path):
