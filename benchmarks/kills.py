@@ -1,10 +1,10 @@
 """Kills a comparison at random moments and shows that nothing is lost: `python benchmarks/kills.py --help`.
 
 Each round starts a fresh comparison of the tiny family, kills its engine or the whole of it (SIGKILL) at a
-moment drawn evenly from the time that it takes, lets the same command finish, and checks that it ends well,
-that no finished step was done again, that no stored response was asked again, that the table is the same, and
-that no weights are left in memory. What is asked is written down by the process itself: every request that
-is handed to an engine, with the key of its response.
+moment drawn from the time that it takes or from the responses that it stores, lets the same command finish,
+and checks that it ends well, that no finished step was done again, that no stored response was asked again,
+that the table is the same, and that no weights are left in memory. What is asked is written down by the
+process itself: every request that is handed to an engine, with the key of its response.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-METHODS, TASKS, LIMIT = "linear,ties (paper)", "tiny_chain,tiny_refusal,tiny_prose", 40
+METHODS, TASKS, LIMIT = "linear,ties (paper)", "tiny_chain,tiny_refusal,tiny_prose", 24
 FAMILY = "tiny-safety"
 
 
@@ -96,13 +96,34 @@ def engines_of(pid: int) -> list[int]:
     return found
 
 
-def kill(run: Run, what: str, moment: float, draw: random.Random) -> tuple[float, dict[str, str], dict]:
-    """Start, kill `what` after `moment` seconds; when that was, what was stored and finished by then. A
-    killed engine's comparison goes on by itself."""
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: after so many seconds, or once so many responses are stored."""
+
+    seconds: float = 0.0
+    responses: int = 0
+
+    def wait(self, run: Run, process: subprocess.Popen) -> None:
+        begun = time.monotonic()
+        while process.poll() is None:
+            if time.monotonic() - begun >= self.seconds and len(run.stored()) >= self.responses:
+                return
+            time.sleep(0.02)
+
+
+def moment(index: int, seconds: float, responses: int, draw: random.Random) -> Moment:
+    """Every other one is drawn from the time that a comparison takes, the rest from the responses it stores:
+    most of the time of so small a one goes into starting."""
+    return (
+        Moment(seconds=draw.uniform(0.3, seconds)) if index % 2 else Moment(0.0, draw.randint(1, responses))
+    )
+
+
+def kill(run: Run, what: str, when: Moment, draw: random.Random) -> tuple[float, dict[str, str], dict]:
+    """Start, and kill `what`; when that was, what was stored and finished by then. The comparison of a killed
+    engine goes on by itself."""
     process = run.start()
-    until = time.monotonic() + moment
-    while time.monotonic() < until and process.poll() is None:
-        time.sleep(0.02)
+    when.wait(run, process)
     victims = [process.pid]
     while what == "engine" and process.poll() is None and not (victims := engines_of(process.pid)):
         time.sleep(0.02)
@@ -119,9 +140,9 @@ def kill(run: Run, what: str, moment: float, draw: random.Random) -> tuple[float
     return at, stored, finished
 
 
-def round_of(run: Run, what: str, moment: float, expected: list[dict[str, str]], draw: random.Random) -> dict:
+def round_of(run: Run, what: str, when: Moment, expected: list[dict[str, str]], draw: random.Random) -> dict:
     """One kill and what follows; raises AssertionError for what is lost, done again or different."""
-    at, stored, finished = kill(run, what, moment, draw)
+    at, stored, finished = kill(run, what, when, draw)
     if what == "parent":
         time.sleep(0.3)  # its engines notice
         if run.start().wait() != 0:
@@ -138,8 +159,8 @@ def round_of(run: Run, what: str, moment: float, expected: list[dict[str, str]],
     apart = differences(run.table(), expected)
     if run.engine == "hf" and apart:
         raise AssertionError(f"another table: {apart}")
-    return {"moment": round(moment, 2), "steps": len(finished), "responses": len(stored), "of": len(kept),
-            "apart": apart}  # fmt: skip
+    drawn = f"{when.responses} responses" if when.responses else f"{when.seconds:.1f} s"
+    return {"after": drawn, "steps": len(finished), "responses": len(stored), "of": len(kept), "apart": apart}
 
 
 def differences(table: list[dict[str, str]], expected: list[dict[str, str]]) -> list[tuple]:
@@ -164,8 +185,9 @@ def last(run: Run) -> str:
     return " | ".join((run.cwd / "said.txt").read_text(encoding="utf-8").splitlines()[-4:])
 
 
-def reference(folder: Path, engine: str) -> tuple[list[dict[str, str]], float, list[tuple]]:
-    """The table of a comparison that nobody kills, its seconds, and what differs in a second one (noise)."""
+def reference(folder: Path, engine: str) -> tuple[list[dict[str, str]], float, int, list[tuple]]:
+    """The table of a comparison that nobody kills, its seconds, its responses, and what differs in a second
+    one (noise)."""
     begun, one = time.monotonic(), Run(folder / "reference", engine)
     if one.start().wait() != 0:
         raise SystemExit(last(one))
@@ -173,11 +195,11 @@ def reference(folder: Path, engine: str) -> tuple[list[dict[str, str]], float, l
     if not asked <= stored or len(asked) < len(stored) / 2:  # what is stored and was not asked are prompts
         raise SystemExit(f"{len(asked)} were seen to be asked, and {len(stored)} are stored")
     if engine == "hf":
-        return one.table(), seconds, []
+        return one.table(), seconds, len(stored), []
     other = Run(folder / "again", engine)
     if other.start().wait() != 0:
         raise SystemExit(last(other))
-    return one.table(), seconds, differences(other.table(), one.table())
+    return one.table(), seconds, len(stored), differences(other.table(), one.table())
 
 
 def child(arguments: list[str]) -> None:
@@ -216,13 +238,14 @@ def main() -> None:
     given = parser.parse_args()
     draw, done, noisy = random.Random(given.seed), 0, 0
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
-        expected, seconds, noise = reference(Path(name), given.engine)
+        expected, seconds, responses, noise = reference(Path(name), given.engine)
         print(
             f"{given.engine}: {seconds:.1f} s when nobody kills it; two runs differ in {noise or 'nothing'}"
         )
         for index in range(given.count):
             run = Run(Path(name) / f"kill-{index}", given.engine, ("all", "none")[index % 2])
-            told = round_of(run, given.what, draw.uniform(0.3, seconds), expected, draw)
+            when = moment(index // 2, seconds, responses, draw)
+            told = round_of(run, given.what, when, expected, draw)
             shutil.rmtree(run.cwd)
             done, noisy = done + 1, noisy + bool(told["apart"])
             print(f"{given.what} {index} --keep-weights {run.keep}: {told}", flush=True)
