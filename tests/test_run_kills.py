@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ KILLS, SEED = int(os.environ.get("HARNESS_KILLS", "2")), int(os.environ.get("HAR
 def kills():
     spec = importlib.util.spec_from_file_location("kills", FILE)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     module.LIMIT = 8
-    return module
+    yield module
+    del sys.modules[spec.name]
 
 
 @pytest.fixture(scope="module")
