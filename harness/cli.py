@@ -28,6 +28,7 @@ def main() -> None:
          "device", "unsandboxed", "executor", "address", "seeds", "with_paper", "allow_mixed",
          "baseline")  # fmt: skip
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it takes, and stop.")
+@studied.equal_budget
 def compare(
     family: str,
     methods: str | None,
@@ -47,10 +48,16 @@ def compare(
     from harness.verbs import estimate
 
     wanted, weights = (family, split(methods), split(tasks), limit, results), {"keep_weights": keep_weights}
-    if only_plan:
-        sys.exit(estimate.print_plan(*wanted, engine=engine, **weights))
     place = {"executor": executor, "address": address}
     board = {name: merging.pop(name) for name in ("with_paper", "allow_mixed", "baseline")}
+    tuning = {name: merging.pop(name) for name in studied.TUNING}
+    tunes = studied.tunes(
+        tuning, {"--executor": executor != "local", "--seeds": seeds, "--plan": only_plan}, board
+    )
+    if only_plan:
+        sys.exit(estimate.print_plan(*wanted, engine=engine, **weights))
+    if tunes:
+        sys.exit(studied.tuned(*wanted, tuning, engine=engine, **weights, **merging))
     sys.exit(verbs.compare(*wanted, merging, engine=engine, seeds=seeds, board=board, **weights, **place))
 
 
@@ -96,7 +103,7 @@ def evaluate(
 
 
 @main.command(name="list")
-@click.argument("kind", required=False, metavar="[methods|tasks|suites|reports|families]")
+@click.argument("kind", required=False, metavar="[methods|tasks|suites|reports|families|studies]")
 @options("json")
 def list_(kind: str | None, as_json: bool) -> None:
     """What can be used here: built in, in the working folder, and from installed packages."""
@@ -106,11 +113,11 @@ def list_(kind: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("kind", metavar="method|task|suite|family")
+@click.argument("kind", metavar="method|task|suite|family|study")
 @click.argument("name")
 @options("json")
 def show(kind: str, name: str, as_json: bool) -> None:
-    """Everything about one method, task, suite or family."""
+    """Everything about one method, task, suite, family or study."""
     from harness.verbs import catalogue
 
     catalogue.print_one(kind, name, as_json)
@@ -161,7 +168,8 @@ def clean(
 
 for command in (published.report, published.leaderboard, published.explain, published.export,
                 published.import_, beside.doctor, beside.plan, beside.check, beside.lock, beside.push,
-                beside.new, beside.data, beside.judge, studied.analyse, studied.sweep):  # fmt: skip
+                beside.new, beside.data, beside.judge, studied.analyse, studied.sweep,
+                studied.study):  # fmt: skip
     main.add_command(command)
 
 

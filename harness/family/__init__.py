@@ -61,6 +61,7 @@ class Family(Strict):
     chat_template: bool | Literal["auto"] = True
     generation: dict[Literal["base", "task", "reasoning", "merge"], Generation] = {}
     methods: dict[str, dict[str, Any] | Literal[False] | None] = {}
+    tune: dict[str, dict[str, Any]] = {}
     baseline: str = "base"
     collapse: Collapse = Collapse()
     engine: EngineSettings = EngineSettings()

@@ -10,7 +10,12 @@ from typing import Any
 from harness.board import Board
 from harness.figures import Row, palette, style
 
-PARTS = {"own_seconds": ("the method's arithmetic", 1.0), "shared_seconds": ("its part of the passes", 0.45)}
+PARTS = {
+    "own_seconds": ("the method's arithmetic", 1.0),
+    "shared_seconds": ("its part of the passes", 0.45),
+    "merge_seconds": ("the merge alone", 1.0),
+    "statistics_seconds": ("its gradient statistics", 0.45),
+}
 TIME, MEMORY = "Time (s)", "Peak memory (GiB)"
 
 
@@ -37,12 +42,17 @@ def _done(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def _parts(rows: Sequence[Row]) -> dict[str, tuple[str, float]]:
+    """The seconds that these rows have: of merges that shared passes, or of ones made alone."""
+    return {key: part for key, part in PARTS.items() if key in rows[0]}
+
+
 def draw(rows: Sequence[Row]) -> Any:
     """Two bar charts side by side, rows in the table's order."""
     figure, (time, memory) = style.axes(1, 2, height=1.0 + 0.2 * len(rows))
     places, left = range(len(rows)), [0.0] * len(rows)
     shades = [palette.colour(r["method"]) for r in rows]
-    for key, (title, alpha) in PARTS.items():
+    for key, (title, alpha) in _parts(rows).items():
         values = [r[key] for r in rows]
         time.barh(places, values, left=left, color=shades, alpha=alpha, label=title)
         left = [a + b for a, b in zip(left, values, strict=True)]
@@ -62,7 +72,7 @@ def interactive(rows: Sequence[Row]) -> dict[str, Any]:
     shared = {"type": "bar", "orientation": "h", "y": names}
     data = [
         {**shared, "name": title, "x": [r[key] for r in rows], "marker": {"color": shades, "opacity": alpha}}
-        for key, (title, alpha) in PARTS.items()
+        for key, (title, alpha) in _parts(rows).items()
     ]
     peaks = [r["peak_gib"] for r in rows]
     data.append({**shared, "name": MEMORY, "x": peaks, "xaxis": "x2", "marker": {"color": shades}})

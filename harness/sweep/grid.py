@@ -154,12 +154,10 @@ def label(method: str, point: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, float) else str(value).replace(" ", "")
+    return f"{value:.{DIGITS}g}" if isinstance(value, float) else str(value).replace(" ", "")
 
 
-def family_of(
-    family: Family, method: str, chosen: Sequence[Point], fixed: Mapping[str, Any], split: str
-) -> Family:
-    """The family with one row for each point, and nothing else, measured on `split`."""
-    rows = {label(method, point): {"method": method, **fixed, **point} for point in chosen}
+def family_of(family: Family, rows: Mapping[str, Mapping[str, Any]], split: str) -> Family:
+    """The family with these rows (label -> `method` and settings) and no checkpoints, measured on `split`."""
+    rows = {name: dict(row) for name, row in rows.items()}
     return family.model_copy(update={"methods": rows, "split": split, "checkpoints": {}})

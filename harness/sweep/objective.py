@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.board import Board, BoardRow, Heading
+from harness.board import BoardRow, Heading
 from harness.errors import HarnessError, nearest
 
 
@@ -25,11 +25,11 @@ def columns(headings: Sequence[Heading], wanted: str | None) -> list[Heading]:
     return found
 
 
-def value(board: Board, row: BoardRow, wanted: str | None) -> float | None:
+def value(headings: Sequence[Heading], row: BoardRow, wanted: str | None) -> float | None:
     """Mean over the columns, those where low is good as 1 - value (or negative, where they are no share). A
     collapsed row ranks below every working one. None while a cell is missing or not finite."""
     given = []
-    for heading in columns(board.headings, wanted):
+    for heading in columns(headings, wanted):
         cell = row.cell(heading)
         if cell is None or not math.isfinite(cell.value):
             return None

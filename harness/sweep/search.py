@@ -8,7 +8,7 @@ settings, so what is stored is its checkpoint.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,19 +33,38 @@ class Trial:
     limit: int | None
 
 
-def search(
+# What a search asks next: (settings, items per task or None for all); it is sent one value each.
+Asking = Generator[tuple[list[Point], int | None], Sequence[float | None], list[Trial]]
+
+
+def search(kind: str, axes: Mapping[str, Axis], budget: int, measure: Measure, **options: Any) -> list[Trial]:
+    """Try `budget` settings by `random`, `tpe` or `halving`; every trial, in order. `options` are of
+    `asking`."""
+    return alone(asking(kind, axes, budget, **options), measure)
+
+
+def alone(search: Asking, measure: Measure) -> list[Trial]:
+    """Carry one search out."""
+    try:
+        wanted = next(search)
+        while True:
+            wanted = search.send(measure(*wanted))
+    except StopIteration as ended:
+        return ended.value
+
+
+def asking(
     kind: str,
     axes: Mapping[str, Axis],
     budget: int,
-    measure: Measure,
     *,
     seed: int = 0,
     batch: int = 4,
     limit: int | None = None,
     reduction: int = 3,
     smallest: int = 16,
-) -> list[Trial]:
-    """Try `budget` settings by `random`, `tpe` or `halving`; every trial, in order.
+) -> Asking:
+    """A search that asks for values and is sent them, so that several may share the passes of a batch.
 
     TPE (Bergstra et al., NeurIPS 2011; multivariate) proposes `batch` settings at a time. Successive halving
     (Jamieson, Talwalkar, AISTATS 2016) begins all with `smallest` items of each task, keeps the best of
@@ -57,12 +76,12 @@ def search(
         trials: list[Trial] = []
         while len(trials) < budget:
             asked = [study.ask(spaces) for _ in range(min(batch, budget - len(trials)))]
-            trials += _told(study, asked, axes, measure, limit)
+            trials += yield from _told(study, asked, axes, limit)
         return trials
     asked = [study.ask(spaces) for _ in range(budget)]
     if kind == "random":
-        return _told(study, asked, axes, measure, limit)
-    return _halved([_point(trial, axes) for trial in asked], measure, limit, reduction, smallest)
+        return (yield from _told(study, asked, axes, limit))
+    return (yield from _halved([_point(trial, axes) for trial in asked], limit, reduction, smallest))
 
 
 def _study(kind: str, seed: int, budget: int) -> optuna.Study:
@@ -107,13 +126,12 @@ def _told(
     study: optuna.Study,
     asked: Sequence[optuna.Trial],
     axes: Mapping[str, Axis],
-    measure: Measure,
     limit: int | None,
-) -> list[Trial]:
+) -> Asking:
     from optuna.trial import TrialState
 
     chosen = [_point(trial, axes) for trial in asked]
-    values = measure(chosen, limit)
+    values = yield chosen, limit
     for trial, value in zip(asked, values, strict=True):
         if value is None:
             study.tell(trial, state=TrialState.FAIL)
@@ -122,9 +140,7 @@ def _told(
     return [Trial(point, value, limit) for point, value in zip(chosen, values, strict=True)]
 
 
-def _halved(
-    alive: list[Point], measure: Measure, limit: int | None, reduction: int, smallest: int
-) -> list[Trial]:
+def _halved(alive: list[Point], limit: int | None, reduction: int, smallest: int) -> Asking:
     trials: list[Trial] = []
     items: int | None = smallest
     while True:
@@ -132,7 +148,8 @@ def _halved(
             items = limit
         if len(alive) == 1 or items == limit:
             items = limit  # the last one is measured on everything
-        found = [Trial(p, v, items) for p, v in zip(alive, measure(alive, items), strict=True)]
+        values = yield alive, items
+        found = [Trial(p, v, items) for p, v in zip(alive, values, strict=True)]
         trials += found
         if items == limit:
             return trials

@@ -115,6 +115,12 @@ def variants(study: Study, family: Family) -> list[Variant]:
     if study.rows == "family":
         return [Variant(row.label, row.method, row.settings, family, {}) for row in family.rows()]
     if study.calibration is not None:
+        if not family.calibration:
+            raise HarnessError(
+                f"study `{study.name}` varies calibration data, and family `{family.name}` has none",
+                "add `calibration: {reasoning: {data: ..., text: ...}}` to the family file",
+            )
+        configure(registry.method(study.method), study.settings)
         return [
             Variant(name, study.method, study.settings, other, {"calibration": name})
             for name, other in calibrated(study.calibration, family).items()

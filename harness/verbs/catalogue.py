@@ -86,8 +86,8 @@ def _title(plugin: registry.Plugin) -> str:
 
 
 def print_one(kind: str, name: str, as_json: bool) -> None:
-    """One method, task or family."""
-    about = {"method": _method, "task": _task, "suite": _suite, "family": _family}
+    """One method, task, suite, family or study."""
+    about = {"method": _method, "task": _task, "suite": _suite, "family": _family, "study": _study}
     if kind not in about:
         raise HarnessError(f"nothing to show of kind `{kind}`", nearest(kind, about))
     facts = about[kind](name)
@@ -191,6 +191,16 @@ def _task(name: str) -> dict[str, Any]:
 def _suite(name: str) -> dict[str, Any]:
     plugin = registry.get("suites", name)
     return {"name": name, "path": str(plugin.path), "tasks": list(tasks.expanded(name))}
+
+
+def _study(name: str) -> dict[str, Any]:
+    from harness.sweep.study import load_study
+
+    study = load_study(name)
+    facts = study.model_dump(mode="json", exclude_defaults=True, exclude={"claims"})
+    facts |= {"path": str(registry.get("studies", name).path)}
+    claims = {f"{claim.row} against {claim.than}": claim.sentence for claim in study.claims}
+    return {**facts, "claims": claims} if claims else facts
 
 
 def _family(name: str) -> dict[str, Any]:

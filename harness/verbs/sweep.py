@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.text import Text
 
 from harness import asked, registry
-from harness.board import Board
+from harness.board import Board, BoardRow
+from harness.board.cells import headings_of
+from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError
-from harness.figures import Row, bars, surface, write
-from harness.screen import Screen
+from harness.family import Family
 from harness.store import Store, digest, reachable, slug, write_text
 from harness.sweep import grid, objective
-from harness.sweep.running import Sweep
-from harness.sweep.search import KINDS, Trial, best, search
+from harness.sweep.contest import Contender, hold, listed
+from harness.sweep.drawing import draw
+from harness.sweep.partial import Telling
+from harness.sweep.running import Runs
+from harness.sweep.search import KINDS, asking
 from harness.train import experts
 from harness.verbs import reporting, tables
 from harness.verbs.locked import locked_family
@@ -48,27 +52,39 @@ def sweep(
     grid.check(method, axes, fixed)
     chosen = _points(axes, kind, budget)
     loaded, store = locked_family(family, results)
-    for task in asked.tasks(loaded, tasks):
-        task.split(tune_on)
-    ready = [step.ready for step in experts.steps(loaded, store)]
-    if not all(ready):
-        raise HarnessError(
-            f"an expert of family `{loaded.name}` is not trained yet", "`harness compare` trains it first"
-        )
-    known = experts.trained(loaded, experts.steps(loaded, store))
-    with Screen() as screen:
-        run = Sweep(known, store, method, fixed, tune_on, tasks, wanted, screen, engine, options)
-        if kind == "grid":
-            screen.title(f"{loaded.name}  {method} · {len(chosen)} points · {tune_on} split")
-            values = run.measure(chosen, limit)
-            trials = [Trial(p, v, limit) for p, v in zip(chosen, values, strict=True)]
-        else:
-            screen.title(f"{loaded.name}  {method} · {kind}, {budget} trials · {tune_on} split")
-            trials = search(kind, axes, budget, run.measure, seed=seed, limit=limit)
-        _report(
-            run, trials, texts, tune_on, _folder(store, method, texts, fixed, kind, budget, tune_on, limit)
-        )
+    check_device(options.get("device", "auto"))
+    check_tasks(loaded, tasks, tune_on, wanted)
+    known = trained(loaded, store)
+    one = Contender(Path(method).stem, method, fixed, axes)
+    folder = _folder(store, method, texts, fixed, kind, budget, tune_on, limit, tasks, seed)
+    with Telling() as screen:
+        run = Runs(known, store, tune_on, tasks, wanted, screen, engine, options)
+        size = f"{len(chosen)} points" if kind == "grid" else f"{kind}, {budget} trials"
+        screen.title(f"{loaded.name}  {method} · {size} · {tune_on} split")
+        begin = lambda _: listed(chosen, limit)  # noqa: E731
+        if kind != "grid":
+            begin = lambda _: asking(kind, axes, budget, seed=seed, limit=limit)  # noqa: E731
+        hold(run, [one], begin, folder / "trials.csv")
+        _report(run, one, tune_on, folder)
     return 1 if run.failed else 0
+
+
+def check_tasks(family: Family, tasks: Sequence[str] | None, split: str, wanted: str | None) -> None:
+    """Raise HarnessError for tasks that lack the split, and an objective that is no column of theirs."""
+    files = asked.tasks(family, tasks)
+    for task in files:
+        task.split(split)
+    objective.columns(headings_of(files), wanted)
+
+
+def trained(family: Family, store: Store) -> Family:
+    """The family with the experts that it has trained. HarnessError where one is not trained yet."""
+    steps = experts.steps(family, store)
+    if not all(step.ready for step in steps):
+        raise HarnessError(
+            f"an expert of family `{family.name}` is not trained yet", "`harness compare` trains it first"
+        )
+    return experts.trained(family, steps)
 
 
 def _points(axes: dict[str, Any], kind: str, budget: int | None) -> list[grid.Point]:
@@ -93,82 +109,48 @@ def _folder(store: Store, method: str, *identity: Any) -> Path:
     return folder
 
 
-def _report(run: Sweep, trials: Sequence[Trial], texts: Sequence[str], tune_on: str, folder: Path) -> None:
-    """Trials as CSV, the best as YAML, the table of those on the most items, a figure."""
-    top = best(trials)
+def _report(run: Runs, one: Contender, tune_on: str, folder: Path) -> None:
+    """The best as YAML, the table of the settings measured on the most items, a figure."""
+    top, trials = one.best, one.trials
     last = trials[-1].limit if top is None else top.limit
-    unique = list({repr(t.point): t.point for t in trials if t.limit == last}.values())
-    board = run.board(unique, last)
+    points = list({one.name(t.point): t.point for t in trials if t.limit == last}.values())
+    board = run.board({one.name(point): one.settings(point) for point in points}, last)
     if tune_on == "test":
         board.footnotes.append(ON_TEST)
-    _write_trials(trials, folder / "trials.csv")
     if top is not None:
-        told = {"method": run.method, **run.fixed, **top.point}
         head = f"# {objective.spelled(board.headings, run.wanted)}: {top.value:.4f} on the {tune_on} split\n"
-        write_text(folder / "best.yaml", head + yaml.safe_dump(told, sort_keys=False))
-    write_figure(board, unique, folder)
-    reporting.write_reports(board, folder, run.screen, [n for n in TOLD if n in registry.find("reports")])
-    _print(board, run, unique, top)
-
-
-def _write_trials(trials: Sequence[Trial], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        out = csv.writer(file)
-        keys = list(trials[0].point) if trials else []
-        out.writerow([*keys, "value", "limit"])
-        for trial in trials:
-            given = ["" if v is None else v for v in (trial.value, trial.limit)]
-            out.writerow([*(trial.point[key] for key in keys), *given])
-
-
-def write_figure(board: Board, points: Sequence[grid.Point], folder: Path) -> list[Path]:
-    """Two axes of numbers: a surface and a heat map of each column; anything else: bars."""
+        write_text(folder / "best.yaml", head + yaml.safe_dump(one.settings(top.point), sort_keys=False))
     rows = [row for row in board.rows if row.is_merge]
-    flat = len(points[0]) != 2 or not all(_is_number(value) for p in points for value in p.values())
-    cells: list[Row] = []
-    for row, point in zip(rows, points, strict=True):
-        for heading in board.headings:
-            cell = row.cell(heading)
-            if cell is None or not heading.main:
-                continue
-            title, shown = f"{heading.title} {heading.arrow}", heading.scaled(cell.value)
-            if flat:
-                low, high = [heading.scaled(v) for v in cell.interval] if cell.interval else (None, None)
-                cells.append(
-                    {
-                        "setting": grid.label("", point),
-                        "metric": title,
-                        "value": shown,
-                        "low": low,
-                        "high": high,
-                    }
-                )
-            else:
-                (x_name, x), (y_name, y) = point.items()
-                cells.append(
-                    {"panel": title, "x_name": x_name, "x": x, "y_name": y_name, "y": y, "value": shown}
-                )
-    return write(bars if flat else surface, "sweep", cells, folder / "figures")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _print(board: Board, run: Sweep, points: Sequence[grid.Point], top: Trial | None) -> None:
-    console, headings = tables.console(), [h for h in board.headings if h.main]
-    shown_as = tables.table(("", "objective", *(f"{h.title} {h.arrow}" for h in headings)))
-    of_row = dict(zip((row.label for row in board.rows if row.is_merge), points, strict=True))
-    for row in board.rows:
-        value = objective.value(board, row, run.wanted)
-        shown = "–" if value is None else f"{value:.4f}"
-        cells = [board.text(row, h, error=False) for h in headings]
-        chosen = top is not None and of_row.get(row.label) == top.point
-        shown_as.add_row(board.label(row), shown, *cells, style="bold" if chosen else "")
-    console.print(shown_as)
+    named = [(grid.label("", point), row) for point, row in zip(points, rows, strict=True)]
+    draw("sweep", named, board.headings, folder / "figures", points)
+    reporting.write_reports(board, folder, run.screen, [n for n in TOLD if n in registry.find("reports")])
+    chosen = None if top is None else rows[points.index(top.point)]
+    print_board(
+        board, {id(row): objective.value(board.headings, row, run.wanted) for row in board.rows}, chosen
+    )
     if top is not None:
-        console.print(
-            f"best: {grid.label(run.method, top.point)} ({objective.spelled(board.headings, run.wanted)})"
+        tables.console().print(
+            f"best: {one.name(top.point)} ({objective.spelled(board.headings, run.wanted)})", markup=False
         )
-    for note in board.footnotes:
-        console.print(note, style="dim", markup=False)
+    print_notes(board)
+
+
+def print_board(
+    board: Board, objectives: Mapping[int, float | None] | None = None, chosen: BoardRow | None = None
+) -> None:
+    """The main columns on the terminal; `objectives` by the rows' ids are a column of their own."""
+    headings = [h for h in board.headings if h.main]
+    first = ("", "objective") if objectives is not None else ("",)
+    shown = tables.table((*first, *(f"{h.title} {h.arrow}" for h in headings)))
+    for row in board.rows:
+        value = (objectives or {}).get(id(row))
+        told = [] if objectives is None else ["–" if value is None else f"{value:.4f}"]
+        cells = [board.text(row, h, error=row.is_merge and objectives is None) for h in headings]
+        shown.add_row(Text(board.label(row)), *told, *cells, style="bold" if row is chosen else "")
+    tables.console().print(shown)
+
+
+def print_notes(board: Board, leave: int = 0) -> None:
+    """What is said under a table, but for the last `leave` sentences."""
+    for note in board.footnotes[: len(board.footnotes) - leave]:
+        tables.console().print(note, style="dim", markup=False)

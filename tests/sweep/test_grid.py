@@ -74,8 +74,15 @@ def test_points_are_all_combinations_and_a_million_need_a_budget():
 
 def test_a_point_is_a_row_of_the_family_and_tuning_is_not_on_the_test_split():
     family = load_family("tiny-safety")
-    swept = grid.family_of(family, "reasonany", grid.points({"scale": [0.5, 1.0]}), {"p": 0.1}, "validation")
+    points = grid.points({"scale": [0.5, 1.0]})
+    rows = {grid.label("reasonany", point): {"method": "reasonany", "p": 0.1, **point} for point in points}
+    swept = grid.family_of(family, rows, "validation")
     assert [(row.label, row.settings) for row in swept.rows()] == [
         ("reasonany scale=0.5", {"p": 0.1, "scale": 0.5}), ("reasonany scale=1", {"p": 0.1, "scale": 1.0})
     ]  # fmt: skip
     assert swept.split == "validation" and family.split == "test" and swept.name == family.name
+
+
+def test_rows_of_different_settings_have_different_labels():
+    labels = {grid.label("ties", {"density": value}) for value in (0.1234567, 0.1234568, 1e-7, 2e-7)}
+    assert len(labels) == 4 and grid.label("ties", {"density": 0.1 + 0.2}) == "ties density=0.3"

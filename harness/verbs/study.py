@@ -1,0 +1,223 @@
+"""`harness study`: the rows of a named study on one family or several, and what its sentences come to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from harness import asked, ready, registry
+from harness.board import Board
+from harness.board.cells import headings_of
+from harness.checkpoint.devices import check_device
+from harness.errors import HarnessError
+from harness.family import Family
+from harness.figures import cost as cost_figure
+from harness.figures import write
+from harness.store import Store, reachable
+from harness.sweep import costing
+from harness.sweep.carrying import Asked, Carried, carried, carry, check, joined, plans_of
+from harness.sweep.claims import Verdict, columns_of
+from harness.sweep.drawing import draw, is_surface
+from harness.sweep.partial import Telling, measured, write_csv, write_rows
+from harness.sweep.study import Study, load_study, pairs, variants
+from harness.train import experts
+from harness.verbs import reporting, tables
+from harness.verbs.locked import locked_family
+from harness.verbs.sweep import print_board, print_notes
+
+TOLD = ("json", "csv", "markdown", "latex")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A family that a study runs on; `file` is how it was named."""
+
+    file: str
+    family: Family
+    store: Store
+
+    def folder(self, study: Study) -> Path:
+        return made(self.store.root / "studies" / study.name)
+
+
+def study(
+    name: str,
+    families: Sequence[str],
+    results: Path,
+    *,
+    split: str,
+    tasks: Sequence[str] | None,
+    limit: int | None,
+    engine: str = "auto",
+    **options: Any,
+) -> int:
+    """Carry a study out on every family; the exit code. `options` are keywords of `carry_out`."""
+    wanted, given = load_study(name), Asked(split, tasks, limit, engine)
+    check_device(options.get("device", "auto"))
+    places = [_checked(wanted, file, results, given) for file in families]
+    if len({place.family.name for place in places}) < len(places):
+        raise HarnessError("--families names a family twice", "each has its own results, under its name")
+    failed, boards = 0, {}
+    with Telling() as screen:
+        for place in places:
+            screen.title(f"{place.family.name}  study {wanted.name} · {wanted.title}")
+            family = experts.make(place.family, place.store, screen)
+            place = dataclasses.replace(place, family=family)
+            if wanted.measure == "cost":
+                boards[family.name] = _cost(wanted, place, screen, options.get("device", "auto"))
+            else:
+                steps, board = _measured(wanted, place, given, screen, options)
+                boards[family.name] = board
+                failed += steps
+        if len(boards) > 1:
+            _together(wanted, boards, results, screen)
+    return 1 if failed else 0
+
+
+def _checked(study: Study, file: str, results: Path, given: Asked) -> Place:
+    """The family, once all that the study asks of it is known to fit, before any work."""
+    family, store = locked_family(file, results)
+    found = variants(study, family)
+    if not found:
+        raise HarnessError(f"study `{study.name}` has no rows on family `{family.name}`", "add `methods:`")
+    check(found)
+    if study.measure == "cost":
+        return Place(file, family, store)
+    headings = headings_of(files := asked.tasks(family, given.tasks))
+    for task in files:
+        task.split(given.split)
+    for claim in study.claims:
+        pairs(claim, found)
+        if given.tasks is None:  # with fewer tasks, what cannot be told is said
+            columns_of(claim.group, headings)
+    return Place(file, family, store)
+
+
+def _measured(
+    study: Study, place: Place, given: Asked, screen: Telling, options: dict[str, Any]
+) -> tuple[int, Board]:
+    """Merge, evaluate, report; how many steps failed, and the board."""
+    found, folder = variants(study, place.family), place.folder(study)
+    plans = plans_of(found, place.store, given, study.seeds if study.seeds > 1 else None)
+    plan, points = joined(plans), {variant.label: variant.point for variant in found}
+    ready.check(plan, lambda what: screen.now("check", what))
+    headings = headings_of(plan.tasks)
+
+    def so_far() -> None:
+        steps = [step for step in plan.rows if step.is_merge and step.seed_of is None]
+        rows = [(_said(step.recipe.label, points), measured(plan, step)) for step in steps]
+        write_rows(folder / "rows.csv", rows, headings)
+
+    so_far()
+    screen.told = so_far
+    failed = carry(plans, screen, **options)
+    screen.told = lambda: None
+    done = carried(study, found, plan)
+    _report(done, folder, screen)
+    return failed, done.board
+
+
+def _said(label: str, points: dict[str, Any]) -> dict[str, Any]:
+    """What a line of `rows.csv` begins with; the axes of a grid are columns of their own."""
+    same = len({tuple(point) for point in points.values()}) == 1
+    return {"row": label, **(points[label] if same else {})}
+
+
+def _report(done: Carried, folder: Path, screen: Telling) -> None:
+    """Reports, figures and claims of one family, and the short of it on the terminal."""
+    board, points = done.board, [variant.point for variant, _ in done.merges]
+    told = {variant.label: variant.point for variant, _ in done.merges}
+    write_rows(folder / "rows.csv", [(_said(v.label, told), row) for v, row in done.merges], board.headings)
+    surface = done.study.figure == "surface" and is_surface(points)
+    merges = [(variant.label, row) for variant, row in done.merges]
+    references = [(row.label, row) for row in board.rows if not row.is_merge]
+    rows = merges if surface else [*references, *merges]
+    draw(done.study.name, rows, board.headings, folder / "figures", points if surface else None)
+    verdicts, spread = done.verdicts(), done.spread()
+    if verdicts:
+        write_csv(folder / "claims.csv", [verdict.row() for verdict in verdicts])
+    if spread:
+        write_csv(folder / "spread.csv", spread)
+    board.footnotes += [str(verdict) for verdict in verdicts]
+    reporting.write_reports(board, folder, screen, _reports())
+    print_board(board)
+    _print_spread(done, spread)
+    print_notes(board, leave=len(verdicts))
+    _print_claims(verdicts)
+
+
+def _print_spread(done: Carried, spread: Sequence[dict[str, Any]]) -> None:
+    if not spread:
+        return
+    axis, headings = done.study.spread, {h.key: h for h in done.board.headings}
+    titles = list(dict.fromkeys(line["title"] for line in spread))
+    shown = tables.table((f"mean ± sd over {spread[0]['n']} points", *titles))
+    for value in dict.fromkeys(line[axis] for line in spread):
+        cells = []
+        for line in (line for line in spread if line[axis] == value):
+            heading = headings[line["column"]]
+            known = line["mean"] is not None
+            cells.append(f"{heading.text(line['mean'])} ± {heading.text(line['sd'])}" if known else "–")
+        shown.add_row(f"{axis}={value}", *cells)
+    tables.console().print(shown)
+
+
+def _print_claims(verdicts: Sequence[Verdict]) -> None:
+    for verdict in verdicts:
+        shade = {"supported here": "green", "cannot be told here": "dim"}.get(verdict.verdict, "yellow")
+        tables.console().print(Text(f"{verdict}", style=shade))
+
+
+def _cost(study: Study, place: Place, screen: Telling, device: str) -> Board:
+    """Each row alone; tables, CSV and figure."""
+    found, folder = variants(study, place.family), place.folder(study)
+    costs = costing.measured(place.family, place.file, found, device, screen, made(place.store.root))
+    board = costing.board_of(place.family, found, costs)
+    write_csv(folder / "cost.csv", costing.lines(board))
+    write(cost_figure, "cost", costing.drawn(board), folder / "figures")
+    reporting.write_reports(board, folder, screen, _reports())
+    _print_cost(board)
+    return board
+
+
+def _print_cost(board: Board) -> None:
+    shown = tables.table(("", *(heading.title for heading in board.headings), "paper, s", "paper, GB"))
+    for row, line in zip(board.rows, costing.lines(board), strict=True):
+        cells = [board.text(row, heading) for heading in board.headings]
+        shown.add_row(Text(row.label), *cells, line["paper_seconds"] or "–", line["paper_gpu_gb"] or "–")
+    tables.console().print(shown)
+    print_notes(board)
+
+
+def _together(study: Study, boards: dict[str, Board], results: Path, screen: Telling) -> None:
+    """One table of several families: reports with rows `family · row`, `rows.csv` with a family column."""
+    folder = made(results.expanduser() / "studies" / "--".join([study.name, *boards]))
+    headings = list({h.key: h for board in boards.values() for h in board.headings}.values())
+    headings = [dataclasses.replace(heading, detectable=None) for heading in headings]
+    rows, notes = [], []
+    for name, board in boards.items():
+        rows += [({"family": name, "row": row.label}, row) for row in board.rows]
+        notes += [f"{name}: {note}" for note in board.footnotes]
+    write_rows(folder / "rows.csv", rows, headings)
+    named = [dataclasses.replace(row, label=f"{said['family']} · {row.label}") for said, row in rows]
+    first = next(iter(boards.values()))
+    board = Board(
+        study.name, study.title, headings, named, notes, first.limit, first.split, with_paper=first.with_paper
+    )
+    reporting.write_reports(board, folder, screen, _reports())
+
+
+def _reports() -> list[str]:
+    return [name for name in TOLD if name in registry.find("reports")]
+
+
+def made(folder: Path) -> Path:
+    """The folder, which is created."""
+    with reachable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
