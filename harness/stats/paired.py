@@ -155,7 +155,14 @@ def _interval(one: Items, other: Items) -> tuple[float, float]:
             found = np.exp(-sums[:, 0] / sums[:, 1]) - np.exp(-sums[:, 2] / sums[:, 3])
         else:
             found = sums[:, 0] / sums[:, 1]
-    low, high = np.quantile(found, [TAIL, 1 - TAIL])
+    return interval_of(found)
+
+
+def interval_of(draws: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of a bootstrap's draws [n]."""
+    import numpy as np
+
+    low, high = np.quantile(draws, [TAIL, 1 - TAIL])
     return float(low), float(high)
 
 
@@ -203,7 +210,6 @@ def pooled(pairs: Sequence[tuple[Items, Items]], signs: Sequence[int]) -> Differ
         n += len(one.ids)
     if not effects:
         return None
-    low, high = np.quantile(np.mean(draws, axis=0), [TAIL, 1 - TAIL])
     name = "sign-flip permutation over the items of every column"
     p = sign_flip(np.concatenate(weighted))
-    return Difference(float(np.mean(effects)), (float(low), float(high)), p, name, n)
+    return Difference(float(np.mean(effects)), interval_of(np.mean(draws, axis=0)), p, name, n)

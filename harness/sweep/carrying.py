@@ -19,9 +19,9 @@ from harness.run import carry_out
 from harness.screen import Screen
 from harness.store import Store
 from harness.sweep.claims import Verdict, judge
-from harness.sweep.grid import family_of
+from harness.sweep.grid import family_of, label
 from harness.sweep.running import board_of
-from harness.sweep.study import Study, Variant
+from harness.sweep.study import ROW, Study, Variant
 
 
 @dataclass(frozen=True)
@@ -120,20 +120,24 @@ class Carried:
         ]
 
     def spread(self) -> list[dict[str, Any]]:
-        """For each value of the axis `spread`, of each main column, the mean and the standard deviation over
-        the other axes' points (unscaled; None where a cell is missing)."""
+        """Of each main column the mean and the standard deviation over the points of the axis `spread`, for
+        each setting of all else (unscaled; None where a cell is missing)."""
         axis = self.study.spread
+        groups: dict[str, list[BoardRow]] = {}
+        for variant, row in self.merges if axis else ():
+            rest = {key: value for key, value in variant.point.items() if key != axis}
+            name = rest.pop(ROW, "")
+            groups.setdefault(label(name, rest).strip(", "), []).append(row)
         lines = []
-        for value in self.study.grid.get(axis, []) if axis else []:
-            own = [row for variant, row in self.merges if variant.point.get(axis) == value]
+        for name, own in groups.items():
             for heading in (h for h in self.board.headings if h.main):
                 cells = [row.cell(heading) for row in own]
                 known = [cell.value for cell in cells if cell is not None]
                 whole = len(known) == len(own) > 1
-                mean = math.fsum(known) / len(known) if whole else None
                 lines.append({
-                    axis: value, "column": heading.key, "title": f"{heading.title} {heading.arrow}",
-                    "mean": mean, "sd": deviation(known) if whole else None, "n": len(own),
+                    "row": name, "column": heading.key, "title": f"{heading.title} {heading.arrow}",
+                    "mean": math.fsum(known) / len(known) if whole else None,
+                    "sd": deviation(known) if whole else None, "n": len(own),
                 })  # fmt: skip
         return lines
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.board import BoardRow, Heading
 from harness.errors import HarnessError, nearest
 from harness.stats.items import Items
-from harness.stats.paired import Difference, pooled
+from harness.stats.paired import Difference, by_cluster, interval_of, pooled, resampled
 from harness.sweep.study import Claim, Variant, pairs
 
 NO_DOMAIN = {"Reasoning", "Knowledge", "Perplexity"}
+HOW = "+ is better; points with the 95 % interval of a bootstrap over items, each claim by itself"
+
+Pair = tuple[str, str]  # labels of two rows
+Compared = list[tuple[Items, Items]]  # the items of two rows, a pair for each column
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,19 @@ class Verdict:
     within: float | None = None
     why: str = ""
 
-    def __str__(self) -> str:
+    @property
+    def evidence(self) -> str:
+        """What was compared, and what came of it."""
         if self.difference is None:
-            return f"{self.sentence}: {self.verdict} ({self.why})"
+            return f"{self.compared}: {self.why}"
         d = self.difference
         low, high = d.interval
         margin = "" if self.within is None else f", margin ±{100 * self.within:g}"
-        evidence = f"{100 * d.effect:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], n = {d.n}{margin}"
-        return f"{self.sentence}: {self.verdict} ({self.compared} on {', '.join(self.columns)}: {evidence})"
+        effect = f"{100 * d.effect:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}], n = {d.n}{margin}"
+        return f"{self.compared}, on {', '.join(self.columns)}: {effect}"
+
+    def __str__(self) -> str:
+        return f"{self.sentence}: {self.verdict} ({self.evidence})"
 
     def row(self) -> dict[str, Any]:
         """For a CSV."""
@@ -62,35 +71,59 @@ def columns_of(group: str, headings: Sequence[Heading]) -> list[Heading]:
 def judge(
     claim: Claim,
     found: Sequence[Variant],
-    rows: dict[str, BoardRow],
+    rows: Mapping[str, BoardRow],
     headings: Sequence[Heading],
     items: Callable[[BoardRow, Heading], Items | None],
 ) -> Verdict:
     """The verdict on one claim. `rows` are the board's by variant label and `base`; `items` gives what each
     item of a cell scored."""
-    wanted = pairs(claim, found)
-    spelled = _spelled(claim)
-    columns = columns_of(claim.group, headings)
+    wanted, columns = pairs(claim, found), columns_of(claim.group, headings)
+
+    def untold(why: str) -> Verdict:
+        return Verdict(claim.sentence, _spelled(claim), "cannot be told here", why=why)
+
     if not columns:
-        return Verdict(claim.sentence, spelled, "cannot be told here", why="no column is a share")
-    given, signs = [], []
-    for one, other in wanted:
+        return untold("no column is a share")
+    given: list[Compared] = []
+    for names in wanted:
+        given.append([])
         for heading in columns:
-            pair = tuple(items(rows[name], heading) if name in rows else None for name in (one, other))
+            pair = tuple(items(rows[name], heading) if name in rows else None for name in names)
             if None in pair:
-                why = f"{heading.title} of `{one}` or `{other}` was not measured"
-                return Verdict(claim.sentence, spelled, "cannot be told here", why=why)
-            given.append(pair)
-            signs.append(1 if heading.higher_is_better else -1)
-    difference = _averaged(given, signs, len(columns))
+                return untold(f"{heading.title} of `{names[0]}` or `{names[1]}` was not measured")
+            given[-1].append(pair)
+    signs = [1 if heading.higher_is_better else -1 for heading in columns]
+    compared, difference = _difference(claim, wanted, given, signs, found)
     if difference is None or difference.interval is None:
-        return Verdict(claim.sentence, spelled, "cannot be told here", why="too few items in common")
+        return untold("too few items in common")
     told = _verdict(difference, claim.within)
     titles = tuple(h.title for h in columns)
-    return Verdict(claim.sentence, spelled, told, difference, titles, claim.within)
+    return Verdict(claim.sentence, compared, told, difference, titles, claim.within)
 
 
-def _averaged(given: Sequence[tuple[Items, Items]], signs: Sequence[int], columns: int) -> Difference | None:
+def _difference(
+    claim: Claim, wanted: list[Pair], given: list[Compared], signs: list[int], found: Sequence[Variant]
+) -> tuple[str, Difference | None]:
+    """What is compared, in words, and how it differs."""
+    if claim.steadier_over is not None:
+        spelled = f"standard deviation over {claim.steadier_over}, {_spelled(claim, swapped=True)}"
+        return spelled, _steadier(_groups(claim.steadier_over, wanted, given, found))
+    if claim.within is None:
+        several = f" (mean of {len(wanted)} pairs)" if len(wanted) > 1 else ""
+        return _spelled(claim) + several, _averaged(given, signs)
+    differences = [pooled(pair, signs) for pair in given]
+    if None in differences:
+        return _spelled(claim), None
+    names, farthest = max(zip(wanted, differences, strict=True), key=lambda one: _far(one[1]))
+    several = f" (the farthest of {len(wanted)} pairs)" if len(wanted) > 1 else ""
+    return " − ".join(names) + several, farthest
+
+
+def _far(difference: Difference) -> float:
+    return max(abs(end) for end in difference.interval)
+
+
+def _averaged(given: Sequence[Compared], signs: Sequence[int]) -> Difference | None:
     """Several pairs of rows ask the same items: their differences are averaged item by item, so that an item
     counts once. A column's items are resampled together."""
     import numpy as np
@@ -98,30 +131,70 @@ def _averaged(given: Sequence[tuple[Items, Items]], signs: Sequence[int], column
     from harness.stats.items import matched
 
     merged = []
-    for column in range(columns):
-        own = [matched(*pair) for pair in given[column::columns]]
-        ids = own[0][0].ids
-        if any(one.ids != ids for one, _ in own):
+    for own in zip(*given, strict=True):
+        same = [matched(*pair) for pair in own]
+        first = same[0][0]
+        if any(one.ids != first.ids for one, _ in same):
             return None
-        deltas = np.mean([one.values - other.values for one, other in own], axis=0)
-        clusters = own[0][0].clusters
-        merged.append((Items(ids, deltas, clusters), Items(ids, np.zeros(len(ids)), clusters)))
-    return pooled(merged, signs[:columns])
+        deltas = np.mean([one.values - other.values for one, other in same], axis=0)
+        nothing = Items(first.ids, np.zeros(len(first.ids)), first.clusters)
+        merged.append((Items(first.ids, deltas, first.clusters), nothing))
+    return pooled(merged, signs)
+
+
+def _groups(
+    axis: str, wanted: list[Pair], given: list[Compared], found: Sequence[Variant]
+) -> list[list[Compared]]:
+    """The pairs that differ only in `axis` together."""
+    points = {variant.label: variant.point for variant in found}
+    groups: dict[str, list[Compared]] = {}
+    for (name, _), pair in zip(wanted, given, strict=True):
+        rest = {key: value for key, value in points[name].items() if key != axis}
+        groups.setdefault(repr(rest), []).append(pair)
+    return list(groups.values())
+
+
+def _steadier(groups: Sequence[Sequence[Compared]]) -> Difference | None:
+    """By how much the standard deviation of the second rows' means is larger than that of the first rows',
+    averaged over groups and columns. The items of a column are resampled for all rows together."""
+    import numpy as np
+
+    effects, draws, n = [], [], 0
+    for group in groups:
+        for index, own in enumerate(zip(*group, strict=True)):
+            rows = [one for one, _ in own] + [other for _, other in own]
+            ids = rows[0].ids
+            if len(own) < 2 or len(ids) < 2 or any(row.ratio or row.ids != ids for row in rows):
+                return None
+            stacked = np.stack([*(row.values for row in rows), np.ones(len(ids))], axis=1)
+            if rows[0].clusters is not None:
+                stacked = by_cluster(rows[0].clusters, stacked)
+            sums = np.vstack([stacked.sum(axis=0), resampled(stacked, seed=index)])
+            ones, others = np.split(sums[:, :-1] / sums[:, -1:], 2, axis=1)
+            wider = others.std(axis=1, ddof=1) - ones.std(axis=1, ddof=1)
+            effects.append(wider[0])
+            draws.append(wider[1:])
+            n += len(ids) if group is groups[0] else 0
+    interval = interval_of(np.mean(draws, axis=0))
+    return Difference(float(np.mean(effects)), interval, None, "bootstrap of standard deviations", n)
 
 
 def _verdict(difference: Difference, within: float | None) -> str:
     low, high = difference.interval
     if within is not None:
-        if -within < low and high < within:
-            return "supported here"
-        return "not supported here"
+        return "supported here" if -within < low and high < within else "not supported here"
     if low > 0:
         return "supported here"
     return "the opposite holds here" if high < 0 else "not supported here"
 
 
-def _spelled(claim: Claim) -> str:
+def _spelled(claim: Claim, swapped: bool = False) -> str:
     def shown(side: str | dict[str, Any]) -> str:
-        return side if isinstance(side, str) else ", ".join(f"{k}={v}" for k, v in side.items())
+        return side if isinstance(side, str) else ", ".join(_setting(*item) for item in side.items())
 
-    return f"{shown(claim.row)} − {shown(claim.than)}"
+    sides = [shown(claim.row), shown(claim.than)]
+    return " − ".join(reversed(sides) if swapped else sides)
+
+
+def _setting(key: str, value: Any) -> str:
+    return str(value) if key == "row" else f"{key}={value}"

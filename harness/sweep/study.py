@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +15,10 @@ from harness import registry, yamlfile
 from harness.errors import HarnessError, nearest
 from harness.family import Calibration, Family
 from harness.method import configure
-from harness.sweep.grid import label
+from harness.sweep.grid import MOST, label
 
 OWN = "family's own"
+ROW = "row"  # of a grid's point: which of the `rows:`
 
 
 class Strict(BaseModel):
@@ -24,15 +26,23 @@ class Strict(BaseModel):
 
 
 class Claim(Strict):
-    """A sentence and what would show it: `row` is better than `than` in the columns of `group`; or, with
-    `within`, the two differ by less than that. A row is named by its label, or by settings, which stand for
-    every pair of rows that agree in all else. `than` may be `base`; `row: any` is each row but `than`."""
+    """A sentence and what would show it: in the columns of `group`, `row` is better than `than`; with
+    `within`, no pair differs by more than that; with `steadier_over`, `row` has the smaller standard
+    deviation over that axis. A row is named by its label, or by settings, which stand for every pair of rows
+    that agree in all else. `than` may be `base`; `row: any` is each row but `than`."""
 
     sentence: str
     row: str | dict[str, Any]
     than: str | dict[str, Any]
     group: str = "all"
     within: float | None = Field(None, gt=0)
+    steadier_over: str | None = None
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Claim:
+        if self.within is not None and self.steadier_over is not None:
+            raise ValueError("a claim is `within:` or `steadier_over:`, not both")
+        return self
 
 
 class Sets(Strict):
@@ -64,16 +74,27 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Study:
-        kinds = [bool(self.rows), bool(self.grid), self.calibration is not None]
-        if sum(kinds) != 1:
-            raise ValueError("a study has `rows:`, `grid:` or `calibration:`, one of the three")
+        kinds = [bool(self.rows or self.grid), self.calibration is not None]
+        if sum(kinds) != 1 or (self.grid and self.rows == "family"):
+            raise ValueError("a study has `rows:` or `grid:` or both, or else `calibration:`")
+        for key, values in self.grid.items():
+            if not values:
+                raise ValueError(f"`grid` gives no values of `{key}`")
+        if (count := self._points()) > MOST:
+            raise ValueError(f"rows and grid make {count} points; the most is {MOST}")
+        if "base" in self.rows:
+            raise ValueError("a row is called `base`, as the base is")
         if self.method is None and self.rows != "family":
-            bare = [name for name, row in (self.rows or {"": {}}).items() if "method" not in row]
-            if bare:
-                raise ValueError(f"row {bare[0]!r} names no `method:`, and neither does the study")
-        if self.spread is not None and self.spread not in self.grid:
-            raise ValueError(f"`spread` is {self.spread!r}, which is no axis of the grid")
+            bare = [f"row {name!r}" for name, row in self.rows.items() if "method" not in row]
+            if bare or not self.rows:
+                raise ValueError(f"{(bare or ['the study'])[0]} names no `method:`")
+        for axis in [self.spread, *(claim.steadier_over for claim in self.claims)]:
+            if axis is not None and axis not in self.grid:
+                raise ValueError(f"a spread over {axis!r}, which is no axis of the grid")
         return self
+
+    def _points(self) -> int:
+        return math.prod(map(len, self.grid.values())) * max(1, len(self.rows))
 
 
 @dataclass(frozen=True)
@@ -97,17 +118,16 @@ def load_study(name: str) -> Study:
         raise _explained(error, path, places) from error
 
 
-def _explained(error: ValidationError, path: Path, places: Any) -> HarnessError:
+def _explained(error: ValidationError, path: Path, places: yamlfile.Lines) -> HarnessError:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
+    loc = tuple(first["loc"])
+    at = f"{path}:{yamlfile.line_of(places, loc)}" if loc else str(path)
     if first["type"] == "extra_forbidden":
-        return HarnessError(
-            f"{path}: unknown key `{key}`", nearest(str(first["loc"][-1]), Study.model_fields)
-        )
+        own = {"claims": Claim, "calibration": Sets}.get(loc[0] if len(loc) > 1 else "", Study)
+        return HarnessError(f"{at}: unknown key `{loc[-1]}`", nearest(str(loc[-1]), own.model_fields))
+    named = "".join(f"`{'.'.join(map(str, loc))}`: " for _ in loc[:1])
     message = first["msg"].removeprefix("Value error, ")
-    return HarnessError(
-        f"{path}: `{key or path.stem}`: {message}", "`harness show study selection` is an example"
-    )
+    return HarnessError(f"{at}: {named}{message}", "`harness show study selection` is an example")
 
 
 def variants(study: Study, family: Family) -> list[Variant]:
@@ -125,21 +145,26 @@ def variants(study: Study, family: Family) -> list[Variant]:
             Variant(name, study.method, study.settings, other, {"calibration": name})
             for name, other in calibrated(study.calibration, family).items()
         ]
-    if study.grid:
-        points = [
-            dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())
-        ]
-        given = {label("", point): point for point in points}
-    else:
-        given = study.rows
     found = []
-    for name, own in given.items():
-        point = {key: value for key, value in own.items() if key != "method"}
+    for name, own, point in _given(study):
         method = own.get("method", study.method)
-        settings = {**study.settings, **point}
+        settings = {**study.settings, **{key: value for key, value in own.items() if key != "method"}}
         configure(registry.method(method), settings)
         found.append(Variant(name, method, settings, family, point))
     return found
+
+
+def _given(study: Study) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """(label, `method` and settings, point) of each row at each point of the grid."""
+    grid = [dict(zip(study.grid, values, strict=True)) for values in itertools.product(*study.grid.values())]
+    for point in grid if not study.rows else ():
+        yield label("", point), point, point
+    for name, own in study.rows.items() if study.rows else ():
+        if not study.grid:
+            yield name, own, {key: value for key, value in own.items() if key != "method"}
+            continue
+        for point in grid:
+            yield f"{name}, {label('', point)}", {**own, **point}, {ROW: name, **point}
 
 
 def calibrated(wanted: Sets, family: Family) -> dict[str, Family]:

@@ -21,7 +21,7 @@ from harness.figures import write
 from harness.store import Store, reachable
 from harness.sweep import costing
 from harness.sweep.carrying import Asked, Carried, carried, carry, check, joined, plans_of
-from harness.sweep.claims import Verdict, columns_of
+from harness.sweep.claims import HOW, Verdict, columns_of
 from harness.sweep.drawing import draw, is_surface
 from harness.sweep.partial import Telling, measured, write_csv, write_rows
 from harness.sweep.study import Study, load_study, pairs, variants
@@ -103,7 +103,8 @@ def _measured(
 ) -> tuple[int, Board]:
     """Merge, evaluate, report; how many steps failed, and the board."""
     found, folder = variants(study, place.family), place.folder(study)
-    plans = plans_of(found, place.store, given, study.seeds if study.seeds > 1 else None)
+    seeds = study.seeds if study.seeds > 1 else None
+    plans = plans_of(found, place.store, dataclasses.replace(given, seeds=seeds))
     plan, points = joined(plans), {variant.label: variant.point for variant in found}
     ready.check(plan, lambda what: screen.now("check", what))
     headings = headings_of(plan.tasks)
@@ -154,23 +155,28 @@ def _report(done: Carried, folder: Path, screen: Telling) -> None:
 def _print_spread(done: Carried, spread: Sequence[dict[str, Any]]) -> None:
     if not spread:
         return
-    axis, headings = done.study.spread, {h.key: h for h in done.board.headings}
+    headings = {h.key: h for h in done.board.headings}
     titles = list(dict.fromkeys(line["title"] for line in spread))
-    shown = tables.table((f"mean ± sd over {spread[0]['n']} points", *titles))
-    for value in dict.fromkeys(line[axis] for line in spread):
+    shown = tables.table((f"mean ± sd over {spread[0]['n']} values of {done.study.spread}", *titles))
+    for name in dict.fromkeys(line["row"] for line in spread):
         cells = []
-        for line in (line for line in spread if line[axis] == value):
+        for line in (line for line in spread if line["row"] == name):
             heading = headings[line["column"]]
             known = line["mean"] is not None
             cells.append(f"{heading.text(line['mean'])} ± {heading.text(line['sd'])}" if known else "–")
-        shown.add_row(f"{axis}={value}", *cells)
+        shown.add_row(Text(name), *cells)
     tables.console().print(shown)
 
 
 def _print_claims(verdicts: Sequence[Verdict]) -> None:
+    if not verdicts:
+        return
+    console = tables.console()
+    console.print(f"\nWhat follows here ({HOW}):", markup=False)
     for verdict in verdicts:
         shade = {"supported here": "green", "cannot be told here": "dim"}.get(verdict.verdict, "yellow")
-        tables.console().print(Text(f"{verdict}", style=shade))
+        console.print(Text.assemble((f"{verdict.verdict:19}", shade), f"  {verdict.sentence}"))
+        console.print(Text(f"{'':19}  {verdict.evidence}", style="dim"))
 
 
 def _cost(study: Study, place: Place, screen: Telling, device: str) -> Board:

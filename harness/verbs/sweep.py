@@ -17,11 +17,13 @@ from harness.errors import HarnessError
 from harness.family import Family
 from harness.store import Store, digest, reachable, slug, write_text
 from harness.sweep import grid, objective
+from harness.sweep.carrying import check
 from harness.sweep.contest import Contender, hold, listed
 from harness.sweep.drawing import draw
 from harness.sweep.partial import Telling
 from harness.sweep.running import Runs
 from harness.sweep.search import KINDS, asking
+from harness.sweep.study import Variant
 from harness.train import experts
 from harness.verbs import reporting, tables
 from harness.verbs.locked import locked_family
@@ -54,8 +56,9 @@ def sweep(
     loaded, store = locked_family(family, results)
     check_device(options.get("device", "auto"))
     check_tasks(loaded, tasks, tune_on, wanted)
-    known = trained(loaded, store)
     one = Contender(Path(method).stem, method, fixed, axes)
+    check_needs(loaded, one, chosen)
+    known = trained(loaded, store)
     folder = _folder(store, method, texts, fixed, kind, budget, tune_on, limit, tasks, seed)
     with Telling() as screen:
         run = Runs(known, store, tune_on, tasks, wanted, screen, engine, options)
@@ -75,6 +78,14 @@ def check_tasks(family: Family, tasks: Sequence[str] | None, split: str, wanted:
     for task in files:
         task.split(split)
     objective.columns(headings_of(files), wanted)
+
+
+def check_needs(family: Family, one: Contender, points: Sequence[grid.Point] = ()) -> None:
+    """Raise HarnessError where the settings need calibration data that the family lacks; of a search, which
+    has no points yet, those at the lower ends."""
+    lowest = {key: axis.low if isinstance(axis, grid.Span) else axis[0] for key, axis in one.axes.items()}
+    settings = {one.name(point): {**one.fixed, **point} for point in points or [lowest]}
+    check([Variant(name, one.method, own, family, {}) for name, own in settings.items()])
 
 
 def trained(family: Family, store: Store) -> Family:

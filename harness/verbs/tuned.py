@@ -24,7 +24,7 @@ from harness.sweep.running import Runs, board_of
 from harness.sweep.search import asking
 from harness.verbs import reporting
 from harness.verbs.locked import locked_family
-from harness.verbs.sweep import ON_TEST, check_tasks, print_board, print_notes, trained
+from harness.verbs.sweep import ON_TEST, check_needs, check_tasks, print_board, print_notes, trained
 
 TOLD = ("json", "csv", "markdown", "latex")
 
@@ -48,6 +48,8 @@ def compare(
     check_device(options.get("device", "auto"))
     rows = asked.rows(loaded, methods)
     tuned, kept = equal.contenders(loaded, rows)
+    for one in tuned:
+        check_needs(loaded, one)
     check_tasks(loaded, tasks, tune_on, wanted)
     check_tasks(loaded, tasks, "test", wanted)
     asked.everything(loaded, methods, tasks)

@@ -53,9 +53,27 @@ def test_settings_in_a_claim_stand_for_every_pair_that_agrees_in_all_else():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "one of the three"),
-        ({"rows": {"a": {}}, "grid": {"p": [0.1]}}, "one of the three"),
+        ({}, "or else `calibration:`"),
+        ({"rows": {"a": {}}, "calibration": {}}, "or else `calibration:`"),
+        ({"rows": "family", "grid": {"p": [0.1]}}, "or else `calibration:`"),
+        ({"grid": {"p": []}}, "no values of `p`"),
+        ({"grid": {key: list(range(100)) for key in "abc"}}, "1000000 points; the most is 1000"),
+        ({"rows": {"base": {}}}, "called `base`"),
         ({"grid": {"p": [0.1]}, "spread": "q"}, "no axis of the grid"),
+        (
+            {
+                "grid": {"p": [0.1]},
+                "claims": [{"sentence": "s", "row": "a", "than": "b", "steadier_over": "q"}],
+            },
+            "no axis of the grid",
+        ),
+        (
+            {
+                "rows": {"a": {}},
+                "claims": [{"sentence": "s", "row": "a", "than": "b", "steadier_over": "p", "within": 0.1}],
+            },
+            "not both",
+        ),
         ({"rows": {"a": {}}, "rowz": 1}, "rowz"),
     ],
 )
@@ -64,12 +82,39 @@ def test_a_study_that_is_none_is_refused(given, message):
         study(**given)
 
 
-def test_a_file_with_a_misspelt_key_names_it(tmp_path):
+def test_rows_and_a_grid_are_every_row_at_every_point():
+    found = variants(
+        study(rows={"a": {"exclusion": "none"}, "b": {"scale": 2.0}}, grid={"p": [0.1, 0.2]}),
+        load_family("tiny-safety"),
+    )
+    assert [(v.label, dict(v.settings)) for v in found] == [
+        ("a, p=0.1", {"exclusion": "none", "p": 0.1}), ("a, p=0.2", {"exclusion": "none", "p": 0.2}),
+        ("b, p=0.1", {"scale": 2.0, "p": 0.1}), ("b, p=0.2", {"scale": 2.0, "p": 0.2}),
+    ]  # fmt: skip
+    claim = Claim(sentence="s", row={"row": "b"}, than={"row": "a"}, steadier_over="p")
+    assert pairs(claim, found) == [("b, p=0.1", "a, p=0.1"), ("b, p=0.2", "a, p=0.2")]
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "hint"),
+    [
+        ("title: t\nmethod: ties\nrow: {a: {}}\n", "yaml:3: unknown key `row`", "`rows`"),
+        ("title: t\nmethod: ties\nrows: {a: {}}\nclaims:\n- {sentence: s, row: a, then: base}\n",
+         "yaml:5: unknown key `then`", "`than`"),
+        ("title: t\nmethod: ties\nrows: {a: {}}\nseeds: some\n", "yaml:4: `seeds`: ", "selection"),
+        ("title: t\nrows: {a: {}}\n", "row 'a' names no `method:`", "selection"),
+        ("title: t\ngrid: {p: [1]}\n", "the study names no `method:`", "selection"),
+        ("title: [t\n", "mine.yaml:2", "line"),
+        ("- a\n- b\n", "expected keys and values", "key: value"),
+        ("title: t\ntitle: u\n", "`title` stands twice", "line 1"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_names_its_line_and_key(tmp_path, text, told, hint):
     path = tmp_path / "mine.yaml"
-    path.write_text("title: t\nmethod: ties\nrow: {a: {}}\n")
-    with pytest.raises(HarnessError, match="unknown key `row`") as error:
+    path.write_text(text)
+    with pytest.raises(HarnessError) as error:
         load_study(str(path))
-    assert "rows" in error.value.hint
+    assert told in error.value.message and hint in error.value.hint, (error.value.message, error.value.hint)
 
 
 @pytest.mark.parametrize(

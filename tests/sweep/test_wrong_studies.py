@@ -36,9 +36,9 @@ FILES = {
         (["study", "./group.yaml"], "`Reasonning`", "`Reasoning`"),
         (["study", "./setting.yaml"], "`densty`", "`density`"),
         (["study", "./range.yaml"], "7", "<= 1"),
-        (["study", "./empty.yaml"], "one of the three", "selection"),
+        (["study", "./empty.yaml"], "or else `calibration:`", "selection"),
         (["study", "./hollow.yaml"], "`density`", "selection"),
-        (["study", "./huge.yaml"], "1000000 points", "sweep"),
+        (["study", "./huge.yaml"], "1000000 points", "selection"),
         (["study", "./method.yaml"], "`tiess`", "`ties`"),
         (
             ["study", "selection", "--family", "./bare.yaml"],
