@@ -89,7 +89,8 @@ class Engine:
 
     def run(self, checkpoint: Path, kind: str, requests: Sequence[dict]) -> Iterator[list[tuple[int, Any]]]:
         """Answers to `requests` by the model at `checkpoint`, as (index, answer) lists in the order in which
-        batches finish. `kind` is `generate`, `loglikelihood` or `loglikelihood_rolling`.
+        batches finish. `kind` is `generate`, `loglikelihood` or `loglikelihood_rolling`. Keep a list before
+        asking for the next: the child goes on to the one after that only then.
 
         When the child dies it is started again and what it had not answered is repeated; three deaths
         without an answer between them raise EvaluationError.
@@ -129,6 +130,7 @@ class Engine:
                 finished = "done" in message
                 if not finished:
                     yield [(index, answer) for index, answer in message["answers"]]
+                    self._send({"stored": True})  # whoever asks for more has kept what there was
         finally:
             if not finished:  # given up half-way: the pipe holds answers to questions nobody asks any more
                 self.kill()

@@ -34,7 +34,26 @@ def main() -> None:
         return
     wire.send(out, {"ready": True})
     while True:
-        _answer(engine, inbox.get(), out)
+        _answer(engine, inbox.get(), inbox, out)
+
+
+class _Answers:
+    """Sends a chunk once the one before it is stored: one is on its way while the next is made, and no more
+    is lost with either process."""
+
+    def __init__(self, inbox: queue.Queue, out: BinaryIO) -> None:
+        self._inbox, self._out, self._sent = inbox, out, False
+
+    def send(self, answers: list) -> None:
+        self.stored()
+        wire.send(self._out, {"answers": answers})
+        self._sent = True
+
+    def stored(self) -> None:
+        """Wait until the parent says that it has what was sent."""
+        if self._sent:
+            self._inbox.get()
+            self._sent = False
 
 
 def _listen(pipe: BinaryIO, inbox: queue.Queue) -> None:
@@ -49,7 +68,7 @@ def _listen(pipe: BinaryIO, inbox: queue.Queue) -> None:
             os._exit(0)
 
 
-def _answer(engine: Any, message: dict, out: BinaryIO) -> None:
+def _answer(engine: Any, message: dict, inbox: queue.Queue, out: BinaryIO) -> None:
     what = message["do"]
     try:
         if what == "load":
@@ -57,8 +76,9 @@ def _answer(engine: Any, message: dict, out: BinaryIO) -> None:
         elif what == "render":
             wire.send(out, {"text": engine.render(message["messages"], message["generate"])})
         else:
-            work = getattr(engine, what)
-            work(message["requests"], lambda answers: wire.send(out, {"answers": answers}))
+            answers = _Answers(inbox, out)
+            getattr(engine, what)(message["requests"], answers.send)
+            answers.stored()
             wire.send(out, {"done": True})
     except LoadError as error:
         fact, hint = error.args

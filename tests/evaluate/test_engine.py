@@ -73,6 +73,19 @@ def test_a_killed_child_is_started_again_and_repeats_only_the_batch_in_flight(tm
     engine.close()
 
 
+def test_a_child_runs_ahead_of_what_is_kept_by_one_batch(tmp_path, scripted):
+    """Whoever is killed, what is lost is the batch on its way and the batch in the making."""
+    name, settings = scripted
+    engine = Engine(name, settings)
+    for kept, _ in enumerate(engine.run(tmp_path, "generate", requests(24))):
+        wait_until(lambda: len(asked(settings)) >= min(24, 4 * (kept + 2)))  # noqa: B023
+        time.sleep(0.1)
+        assert len(asked(settings)) == min(24, 4 * (kept + 2))
+    assert kept == 5
+    assert collect(engine.run(tmp_path, "generate", requests(1))), "nothing is left over for the next call"
+    engine.close()
+
+
 def test_a_crash_that_passes_is_survived(tmp_path, scripted):
     name, settings = scripted
     engine = Engine(name, settings | {"falls_on": "FALL", "falls_once": True})

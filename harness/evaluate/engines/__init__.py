@@ -10,7 +10,8 @@ An engine is a file here (or, with a dot in its name, any module) with a class `
     loglikelihood(requests, emit)                    (index, {"context", "continuation", "seed"}) pairs
     loglikelihood_rolling(requests, emit)            (index, {"text", "seed"}) pairs
 
-`emit([(index, answer), ...])` hands a finished batch to the parent, which stores it at once. Answers:
+`emit([(index, answer), ...])` hands a finished batch to the parent, which stores it at once; it returns when
+the batch before is stored. Answers:
 {"text", "tokens", "finish": "stop" or "length"}; {"logprob", "greedy"}; {"logprob", "tokens"}.
 """
 
