@@ -1,10 +1,10 @@
 """Kills a comparison at random moments and shows that nothing is lost: `python benchmarks/kills.py --help`.
 
-Each round starts a fresh comparison of the tiny family, kills its engine or the whole of it (SIGKILL) at a
-moment drawn from the time that it takes or from the responses that it stores, lets the same command finish,
-and checks that it ends well, that no finished step was done again, that no stored response was asked again,
-that the table is the same, and that no weights are left in memory. What is asked is written down by the
-process itself: every request that is handed to an engine, with the key of its response.
+Each life is a fresh comparison of the tiny family. Its engine or the whole of it is killed (SIGKILL) at a
+moment drawn from the time that it takes or from the responses that it stores; then the same command goes on,
+and is killed again. In the end it must have ended well, no finished step done again, no stored response asked
+again, the table the same, and no weights left in memory. What is asked is written down by the process itself:
+every request that is handed to an engine, with the key of its response.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-METHODS, TASKS, LIMIT = "linear,ties (paper)", "tiny_chain,tiny_refusal,tiny_prose", 24
-FAMILY = "tiny-safety"
+FAMILY, LIMIT = "tiny-safety", 8
+METHODS, TASKS = "linear,ties (paper)", "tiny_chain,tiny_refusal,tiny_prose"
+LIFE = {"parent": 3, "engine": 2}  # kills; an engine that dies three times without an answer fails its step
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,10 @@ class Run:
 
     def asked(self, since: float) -> set[str]:
         """The keys of what was handed to an engine from a moment on."""
+        log = self.cwd / "asked.jsonl"
         keys: dict[tuple[str, str], str] = {}
         sent = []
-        for line in (self.cwd / "asked.jsonl").read_text(encoding="utf-8").splitlines():
+        for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
             entry = json.loads(line)
             if "key" in entry:
                 keys[entry["model"], entry["body"]] = entry["key"]
@@ -97,70 +100,97 @@ def engines_of(pid: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """When to kill: after so many seconds, or once so many responses are stored."""
+class Hit:
+    """A kill: when it was, and what was stored and finished by then."""
 
-    seconds: float = 0.0
-    responses: int = 0
-
-    def wait(self, run: Run, process: subprocess.Popen) -> None:
-        begun = time.monotonic()
-        while process.poll() is None:
-            if time.monotonic() - begun >= self.seconds and len(run.stored()) >= self.responses:
-                return
-            time.sleep(0.02)
+    drawn: str
+    at: float
+    stored: dict[str, str]
+    finished: dict[Path, int]
 
 
-def moment(index: int, seconds: float, responses: int, draw: random.Random) -> Moment:
-    """Every other one is drawn from the time that a comparison takes, the rest from the responses it stores:
-    most of the time of so small a one goes into starting."""
-    return (
-        Moment(seconds=draw.uniform(0.3, seconds)) if index % 2 else Moment(0.0, draw.randint(1, responses))
-    )
+@dataclass
+class Undisturbed:
+    """A comparison that nobody kills: its table, how long it takes, how much it stores, and the cells in
+    which a second one differs."""
+
+    table: list[dict[str, str]]
+    seconds: float
+    responses: int
+    noise: list[tuple]
 
 
-def kill(run: Run, what: str, when: Moment, draw: random.Random) -> tuple[float, dict[str, str], dict]:
-    """Start, and kill `what`; when that was, what was stored and finished by then. The comparison of a killed
-    engine goes on by itself."""
-    process = run.start()
-    when.wait(run, process)
-    victims = [process.pid]
-    while what == "engine" and process.poll() is None and not (victims := engines_of(process.pid)):
+def strike(
+    run: Run, process: subprocess.Popen, what: str, usual: Undisturbed, draw: random.Random
+) -> Hit | None:
+    """Kill `what` at a random moment: after a share of the time that a comparison takes, or when so many more
+    responses are stored (most of the time of so small a one goes into starting). None where it had ended."""
+    begun, had = time.monotonic(), len(run.stored())
+    late = draw.random() < 0.5 or had >= usual.responses
+    seconds = draw.uniform(0.3, usual.seconds) if late else 0.0
+    responses = 0 if late else draw.randint(had + 1, usual.responses)
+    while process.poll() is None:
+        ripe = time.monotonic() - begun >= seconds and len(run.stored()) >= responses
+        victims = [process.pid] if what == "parent" else engines_of(process.pid)
+        if ripe and victims:
+            drawn = f"{seconds:.1f} s" if late else f"{responses} responses"
+            hit = Hit(drawn, time.time(), run.stored(), run.finished())
+            try:
+                os.kill(draw.choice(victims), signal.SIGKILL)
+            except ProcessLookupError:  # it has just ended by itself
+                continue
+            return hit
         time.sleep(0.02)
-    victim = draw.choice(victims) if victims else process.pid
-    stored, finished, at = run.stored(), run.finished(), time.time()
-    if process.poll() is None:
-        try:
-            os.kill(victim, signal.SIGKILL)
-        except ProcessLookupError:  # it has just ended by itself
-            pass
-    code = process.wait()
-    if what == "engine" and code != 0:
-        raise AssertionError(f"exit code {code} after the engine was killed: {last(run)}")
-    return at, stored, finished
+    return None
 
 
-def round_of(run: Run, what: str, when: Moment, expected: list[dict[str, str]], draw: random.Random) -> dict:
-    """One kill and what follows; raises AssertionError for what is lost, done again or different."""
-    at, stored, finished = kill(run, what, when, draw)
-    if what == "parent":
-        time.sleep(0.3)  # its engines notice
-        if run.start().wait() != 0:
-            raise AssertionError(f"the same command fails: {last(run)}")
-    now = run.finished()
-    again = [str(path) for path, when in finished.items() if now.get(path) != when]
-    repeated = run.asked(at) & set(stored) if (run.cwd / "asked.jsonl").exists() else set()
-    kept = run.stored()
-    lost = [key for key, answer in stored.items() if kept.get(key) != answer]
-    if again or repeated or lost:
-        raise AssertionError(f"done again {again}, asked again {len(repeated)}, lost {len(lost)}")
+def life(run: Run, what: str, usual: Undisturbed, draw: random.Random, most: int) -> list[Hit]:
+    """One comparison, killed up to `most` times on its way to its end."""
+    hits: list[Hit] = []
+    process = run.start()
+    while len(hits) < most and (hit := strike(run, process, what, usual, draw)):
+        hits.append(hit)
+        if what == "parent":  # an engine's comparison goes on by itself
+            process.wait()
+            process = run.start()
+    if (code := process.wait()) != 0:
+        raise AssertionError(f"exit code {code} after {len(hits)} kills: {last(run)}")
+    return hits
+
+
+def check(run: Run, hits: list[Hit], usual: Undisturbed) -> list[tuple]:
+    """What a comparison that was killed must show in the end; raises AssertionError. Returns the cells of its
+    table that are not as usual: for `hf` there are none."""
+    finished, stored = run.finished(), run.stored()
+    for hit in hits:
+        again = [str(path) for path, when in hit.finished.items() if finished.get(path) != when]
+        repeated = run.asked(hit.at) & set(hit.stored)
+        lost = [key for key, answer in hit.stored.items() if stored.get(key) != answer]
+        if again or repeated or lost:
+            raise AssertionError(f"done again {again}, asked again {len(repeated)}, lost {len(lost)}")
     if left := weights_in_memory():
         raise AssertionError(f"left in memory: {left}")
-    apart = differences(run.table(), expected)
+    apart = differences(run.table(), usual.table)
     if run.engine == "hf" and apart:
         raise AssertionError(f"another table: {apart}")
-    drawn = f"{when.responses} responses" if when.responses else f"{when.seconds:.1f} s"
-    return {"after": drawn, "steps": len(finished), "responses": len(stored), "of": len(kept), "apart": apart}
+    return apart
+
+
+def campaign(
+    folder: Path, engine: str, what: str, count: int, usual: Undisturbed, draw: random.Random
+) -> Iterator[str]:
+    """Lives until there were `count` kills; says what each was."""
+    done, lives = 0, 0
+    while done < count:
+        run = Run(folder / f"life-{lives}", engine, ("all", "none")[lives % 2])
+        hits = life(run, what, usual, draw, min(LIFE[what], count - done))
+        apart = check(run, hits, usual)
+        done, lives = done + len(hits), lives + 1
+        if not hits:  # this machine has become faster
+            usual.seconds *= 0.8
+        when = [f"{hit.drawn} ({len(hit.finished)} steps, {len(hit.stored)} responses)" for hit in hits]
+        yield f"{what} --keep-weights {run.keep}: killed after {'; '.join(when) or '-'}; apart: {apart}"
+        shutil.rmtree(run.cwd)
 
 
 def differences(table: list[dict[str, str]], expected: list[dict[str, str]]) -> list[tuple]:
@@ -185,9 +215,8 @@ def last(run: Run) -> str:
     return " | ".join((run.cwd / "said.txt").read_text(encoding="utf-8").splitlines()[-4:])
 
 
-def reference(folder: Path, engine: str) -> tuple[list[dict[str, str]], float, int, list[tuple]]:
-    """The table of a comparison that nobody kills, its seconds, its responses, and what differs in a second
-    one (noise)."""
+def reference(folder: Path, engine: str) -> Undisturbed:
+    """A comparison that nobody kills, shown to write down what it asks; for vLLM two."""
     begun, one = time.monotonic(), Run(folder / "reference", engine)
     if one.start().wait() != 0:
         raise SystemExit(last(one))
@@ -195,11 +224,11 @@ def reference(folder: Path, engine: str) -> tuple[list[dict[str, str]], float, i
     if not asked <= stored or len(asked) < len(stored) / 2:  # what is stored and was not asked are prompts
         raise SystemExit(f"{len(asked)} were seen to be asked, and {len(stored)} are stored")
     if engine == "hf":
-        return one.table(), seconds, len(stored), []
+        return Undisturbed(one.table(), seconds, len(stored), [])
     other = Run(folder / "again", engine)
     if other.start().wait() != 0:
         raise SystemExit(last(other))
-    return one.table(), seconds, len(stored), differences(other.table(), one.table())
+    return Undisturbed(one.table(), seconds, len(stored), differences(other.table(), one.table()))
 
 
 def child(arguments: list[str]) -> None:
@@ -236,20 +265,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=7)
     given = parser.parse_args()
-    draw, done, noisy = random.Random(given.seed), 0, 0
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
-        expected, seconds, responses, noise = reference(Path(name), given.engine)
-        print(
-            f"{given.engine}: {seconds:.1f} s when nobody kills it; two runs differ in {noise or 'nothing'}"
-        )
-        for index in range(given.count):
-            run = Run(Path(name) / f"kill-{index}", given.engine, ("all", "none")[index % 2])
-            when = moment(index // 2, seconds, responses, draw)
-            told = round_of(run, given.what, when, expected, draw)
-            shutil.rmtree(run.cwd)
-            done, noisy = done + 1, noisy + bool(told["apart"])
-            print(f"{given.what} {index} --keep-weights {run.keep}: {told}", flush=True)
-    print(f"{given.engine}, {given.what}: {done} kills, all finished; {noisy} tables differ from the first")
+        usual, draw = reference(Path(name), given.engine), random.Random(given.seed)
+        print(f"{given.engine}: {usual.seconds:.1f} s undisturbed; two differ in {usual.noise or 'nothing'}")
+        for line in campaign(Path(name), given.engine, given.what, given.count, usual, draw):
+            print(line, flush=True)
+    print(
+        f"{given.engine}: {given.count} kills of the {given.what}, seed {given.seed}: all went on to the end"
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """A comparison that is killed at random moments goes on where it stopped (`benchmarks/kills.py`)."""
 
 import importlib.util
+import json
 import os
 import random
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "kills.py"
 KILLS, SEED = int(os.environ.get("HARNESS_KILLS", "2")), int(os.environ.get("HARNESS_KILL_SEED", "7"))
+ENGINES = ["hf", pytest.param("vllm", marks=pytest.mark.vllm)]
 
 
 @pytest.fixture(scope="module")
@@ -18,39 +21,42 @@ def kills():
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
-    module.LIMIT = 8
     yield module
     del sys.modules[spec.name]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(kills, tmp_path_factory):
-    return kills.reference(tmp_path_factory.mktemp("undisturbed"), "hf")
+@pytest.fixture(scope="module", params=ENGINES)
+def undisturbed(kills, tmp_path_factory, request):
+    """(the engine, a comparison that nobody killed)"""
+    if request.param == "vllm":
+        pytest.importorskip("vllm")
+    return request.param, kills.reference(tmp_path_factory.mktemp("undisturbed"), request.param)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["parent", "engine"])
 def test_killed_at_random_moments_it_goes_on_where_it_stopped(kills, undisturbed, tmp_path, what):
-    expected, seconds, responses, _ = undisturbed
+    engine, usual = undisturbed
     draw = random.Random(f"{what} {SEED}")
-    for index in range(KILLS):
-        run = kills.Run(tmp_path / f"kill-{index}", keep=("none", "all")[index % 2])
-        when = kills.moment(index, seconds, responses, draw)
-        print(kills.round_of(run, what, when, expected, draw))
+    said = list(kills.campaign(tmp_path, engine, what, KILLS, usual, draw))
+    print(*said, sep="\n")
+    assert usual.noise or all(line.endswith("apart: []") for line in said)
 
 
 @pytest.mark.slow
-def test_what_was_asked_again_done_again_or_lost_is_seen(kills, undisturbed, tmp_path):
-    """The checks themselves: a response or a step that is taken away after the kill is missed."""
-    expected, *_ = undisturbed
+def test_what_was_asked_again_done_again_or_lost_is_seen(kills, tmp_path):
+    """The checks themselves: a step and responses that are taken away from a complete comparison."""
     run = kills.Run(tmp_path / "one")
-    assert run.start().wait() == 0 and kills.differences(run.table(), expected) == []
-    stored = run.stored()
-    (step,) = run.store.glob("models/linear--*/evals/tiny_chain--????????")
-    for path in (step / "done.json", *run.store.glob("responses/*/tiny_chain.sqlite*")):
-        path.unlink()
-    since = max(entry["at"] for entry in kills.lines(run) if "at" in entry)
     assert run.start().wait() == 0
-    again = run.asked(since)
-    assert again and again <= set(stored), "what was taken away is asked again, and that is seen"
-    assert len(run.asked(0.0)) >= len(again)
+    usual = kills.Undisturbed(run.table(), 0.0, len(run.stored()), [])
+    hit = kills.Hit("", time.time(), run.stored(), run.finished())
+    assert run.start().wait() == 0 and kills.check(run, [hit], usual) == []
+    (step,) = run.store.glob("models/linear--*/evals/tiny_chain--????????")
+    model = json.loads((step / "done.json").read_text())["fingerprint"]
+    for path in (step / "done.json", *run.store.glob(f"responses/{model[:16]}/tiny_chain.sqlite*")):
+        path.unlink()
+    with pytest.raises(AssertionError, match=r"asked again 0, lost [1-9]"):
+        kills.check(run, [hit], usual)
+    assert run.start().wait() == 0
+    with pytest.raises(AssertionError, match=r"done again \[.*tiny_chain.*\], asked again [1-9]\d*, lost 0"):
+        kills.check(run, [hit], usual)
