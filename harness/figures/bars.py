@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from harness.figures import Row, palette, style
 
-# rows: {"setting", "metric", "value", "low", "high"}; low and high None where there is no interval.
+# rows: {"setting", "metric", "value", "low", "high"}; low and high None where there is no interval. With
+# "method" (None: a reference) a setting has its method's colour.
+ACROSS = 3  # panels in a line
 
 
 def _series(rows: Sequence[Row]) -> tuple[list[str], dict[str, list[Row | None]]]:
@@ -23,12 +26,23 @@ def _spread(row: Row | None, end: str) -> float:
     return 0.0 if row is None or row.get(end) is None else abs(row[end] - row["value"])
 
 
+def _shades(rows: Sequence[Row]) -> dict[str, str]:
+    """setting -> its colour."""
+    methods = {row["setting"]: row.get("method", "") for row in rows}
+    return {
+        setting: palette.SERIES[i % len(palette.SERIES)] if method == "" else palette.colour(method)
+        for i, (setting, method) in enumerate(methods.items())
+    }
+
+
 def draw(rows: Sequence[Row]) -> Any:
     """A panel per metric: their scales differ. Error bars are 95 % intervals."""
     metrics, series = _series(rows)
-    figure, axes = style.axes(1, len(metrics), height=0.9 + 0.25 * len(series))
-    shades = [palette.SERIES[i % len(palette.SERIES)] for i in range(len(series))]
-    for index, (axis, metric) in enumerate(zip(axes, metrics, strict=True)):
+    across = min(ACROSS, len(metrics))
+    down = math.ceil(len(metrics) / across)
+    figure, axes = style.axes(down, across, height=down * (0.6 + 0.17 * len(series)))
+    shades = list(_shades(rows).values())
+    for index, (axis, metric) in enumerate(zip(axes, metrics, strict=False)):
         points = [found[index] for found in series.values()]
         values = [0.0 if p is None else p["value"] for p in points]
         errors = [[_spread(p, end) for p in points] for end in ("low", "high")]
@@ -36,8 +50,10 @@ def draw(rows: Sequence[Row]) -> Any:
         axis.set(title=metric)
         axis.grid(axis="y", visible=False)
         axis.invert_yaxis()
-        if index:
+        if index % across:
             axis.set_yticklabels([])
+    for axis in axes[len(metrics) :]:
+        axis.remove()
     return figure
 
 
@@ -45,10 +61,10 @@ def interactive(rows: Sequence[Row]) -> dict[str, Any]:
     """Grouped bars."""
     metrics, series = _series(rows)
     data = []
-    for index, (setting, points) in enumerate(series.items()):
+    for shade, (setting, points) in zip(palette.SERIES * len(series), series.items(), strict=False):
         error = {"type": "data", "symmetric": False, "array": [_spread(p, "high") for p in points],
                  "arrayminus": [_spread(p, "low") for p in points]}  # fmt: skip
         data.append({"type": "bar", "name": setting, "x": metrics, "error_y": error,
                      "y": [None if p is None else p["value"] for p in points],
-                     "marker": {"color": palette.SERIES[index % len(palette.SERIES)]}})  # fmt: skip
+                     "marker": {"color": shade}})  # fmt: skip
     return style.plotly(data, "Ablation", barmode="group")

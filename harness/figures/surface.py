@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from harness.figures import Row, style
 
 # rows: {"panel": metric's title, "x_name", "x", "y_name", "y", "value"}; a grid need not be complete.
 MAP = "cividis"
+ACROSS = 3  # panels in a line
 
 
 def _grids(rows: Sequence[Row]) -> dict[str, tuple[list, list, list[list[float | None]]]]:
@@ -25,25 +27,29 @@ def _grids(rows: Sequence[Row]) -> dict[str, tuple[list, list, list[list[float |
 
 
 def draw(rows: Sequence[Row]) -> Any:
-    """One line per panel: the surface, and beside it the map with its values written in. Axes are by rank of
-    the parameter's values, so that 0.01, 0.05, 0.1 are equally far apart."""
+    """Of each panel the surface, and under it the map with its values written in. Axes are by rank of the
+    parameter's values, so that 0.01, 0.05, 0.1 are equally far apart."""
     import numpy as np
     from matplotlib.figure import Figure
 
     grids = _grids(rows)
-    figure = Figure(figsize=(style.WIDTH, 2.6 * len(grids)))
-    for line, (panel, (xs, ys, grid)) in enumerate(grids.items()):
-        values = np.array(grid, dtype=float)
-        labels = {"xticks": range(len(xs)), "yticks": range(len(ys)), "xlabel": rows[0]["x_name"],
-                  "ylabel": rows[0]["y_name"]}  # fmt: skip
-        solid = figure.add_subplot(len(grids), 2, 2 * line + 1, projection="3d")
+    across = min(ACROSS, len(grids))
+    down = 2 * math.ceil(len(grids) / across)
+    figure = Figure(figsize=(style.WIDTH, 1.8 * down))
+    for index, (panel, (xs, ys, grid)) in enumerate(grids.items()):
+        values, place = np.array(grid, dtype=float), 2 * across * (index // across) + index % across + 1
+        ticks = {"xticks": range(len(xs)), "yticks": range(len(ys)), "xticklabels": xs, "yticklabels": ys}
+        solid = figure.add_subplot(down, across, place, projection="3d")
         if len(xs) > 1 and len(ys) > 1:
-            across, up = np.meshgrid(range(len(xs)), range(len(ys)))
-            solid.plot_surface(across, up, values, cmap=MAP, edgecolor="white", linewidth=0.3)
-        solid.set(**labels, xticklabels=xs, yticklabels=ys, title=panel)
-        flat = figure.add_subplot(len(grids), 2, 2 * line + 2)
+            along, up = np.meshgrid(range(len(xs)), range(len(ys)))
+            solid.plot_surface(along, up, values, cmap=MAP, edgecolor="white", linewidth=0.3)
+        solid.set(**ticks, title=panel)
+        solid.tick_params(labelsize=6, pad=-3)
+        solid.locator_params(axis="z", nbins=4)
+        solid.set_box_aspect(None, zoom=1.15)
+        flat = figure.add_subplot(down, across, place + across)
         flat.imshow(values, cmap=MAP, origin="lower", aspect="auto")
-        flat.set(**labels, xticklabels=xs, yticklabels=ys, title=panel)
+        flat.set(**ticks, xlabel=rows[0]["x_name"], ylabel=rows[0]["y_name"])
         flat.grid(visible=False)
         _written(flat, values)
     return figure

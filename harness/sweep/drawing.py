@@ -58,6 +58,7 @@ def _bars(rows: Sequence[tuple[str, BoardRow]], headings: Sequence[Heading]) -> 
         for heading in headings:
             if (cell := row.cell(heading)) is not None:
                 low, high = [heading.scaled(v) for v in cell.interval] if cell.interval else (None, None)
-                cells.append({"setting": label, "metric": f"{heading.title} {heading.arrow}",
+                cells.append({"setting": label, "method": row.method,
+                              "metric": f"{heading.title} {heading.arrow}",
                               "value": heading.scaled(cell.value), "low": low, "high": high})  # fmt: skip
     return cells

@@ -18,6 +18,7 @@ from harness.method import configure
 from harness.sweep.grid import MOST, label
 
 OWN = "family's own"
+BASE = "base"
 ROW = "row"  # of a grid's point: which of the `rows:`
 
 
@@ -82,7 +83,7 @@ class Study(Strict):
                 raise ValueError(f"`grid` gives no values of `{key}`")
         if (count := self._points()) > MOST:
             raise ValueError(f"rows and grid make {count} points; the most is {MOST}")
-        if "base" in self.rows:
+        if BASE in self.rows:
             raise ValueError("a row is called `base`, as the base is")
         if self.method is None and self.rows != "family":
             bare = [f"row {name!r}" for name, row in self.rows.items() if "method" not in row]
@@ -206,20 +207,24 @@ def pairs(claim: Claim, found: Sequence[Variant]) -> list[tuple[str, str]]:
     if isinstance(claim.row, str) and isinstance(claim.than, str):
         rows = [name for name in by_label if name != claim.than] if claim.row == "any" else [claim.row]
         for name in (*rows, claim.than):
-            if name not in by_label and name != "base":
+            if name not in by_label and name != BASE:
                 raise HarnessError(
                     f"the claim {claim.sentence!r} names the row `{name}`", nearest(name, by_label)
                 )
         return [(name, claim.than) for name in rows]
-    if isinstance(claim.row, str) or isinstance(claim.than, str):
+    if isinstance(claim.row, dict) and claim.than == BASE:
+        found_pairs = [(one.label, BASE) for one in found if _has(one.point, claim.row)]
+    elif isinstance(claim.row, str) or isinstance(claim.than, str):
         raise HarnessError(
-            f"the claim {claim.sentence!r} compares a label with settings", "name both rows the same way"
+            f"the claim {claim.sentence!r} compares a label with settings",
+            "name both rows the same way; or `than: base`",
         )
-    found_pairs = [
-        (one.label, other.label)
-        for one, other in itertools.product(found, found)
-        if _has(one.point, claim.row) and _has(other.point, claim.than) and _else_equal(one, other, claim)
-    ]
+    else:
+        found_pairs = [
+            (one.label, other.label)
+            for one, other in itertools.product(found, found)
+            if _has(one.point, claim.row) and _has(other.point, claim.than) and _else_equal(one, other, claim)
+        ]
     if not found_pairs:
         raise HarnessError(f"the claim {claim.sentence!r} compares no rows", f"{claim.row} and {claim.than}")
     return found_pairs

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.padding import Padding
 from rich.text import Text
 
 from harness import asked, ready, registry
@@ -176,7 +177,7 @@ def _print_claims(verdicts: Sequence[Verdict]) -> None:
     for verdict in verdicts:
         shade = {"supported here": "green", "cannot be told here": "dim"}.get(verdict.verdict, "yellow")
         console.print(Text.assemble((f"{verdict.verdict:19}", shade), f"  {verdict.sentence}"))
-        console.print(Text(f"{'':19}  {verdict.evidence}", style="dim"))
+        console.print(Padding(Text(verdict.evidence, style="dim"), (0, 0, 0, 21)))
 
 
 def _cost(study: Study, place: Place, screen: Telling, device: str) -> Board:
