@@ -112,7 +112,7 @@ def load(plugin: Plugin) -> ModuleType:
         raise
     except Exception as error:  # whatever a user's file may raise is that file's error
         del sys.modules[name]
-        line = _line_in(error, plugin.path)
+        line = line_in(error, plugin.path)
         raise HarnessError(
             f"{plugin.path}{line}: {type(error).__name__}: {error}",
             f"the {_singular(plugin.kind)} file does not load; mend it or move it away",
@@ -179,7 +179,8 @@ def _only(plugin: Plugin, wanted: Callable[[Any], bool], what: str) -> Any:
     return found[0]
 
 
-def _line_in(error: BaseException, path: Path) -> str:
+def line_in(error: BaseException, path: Path) -> str:
+    """`:12`, the line of the file `path` at which an error came up; empty where it was elsewhere."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f":{error.lineno}"
     line, trace = "", error.__traceback__

@@ -97,14 +97,24 @@ class Folder:
         )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: temporary file beside it, fsync, rename."""
+def write_text(path: Path, text: str, errors: str = "strict") -> None:
+    """Write a file whole or not at all: temporary file beside it, fsync, rename. `errors` as in `open`."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors=errors)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to, which becomes `path` at the end: the file is whole or as it was."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

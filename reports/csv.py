@@ -2,13 +2,14 @@
 
 import csv
 
+from harness.store import whole
 from harness.typeset import FIELDS, records
 
 
 def render(board, folder):
     """Write `folder/table.csv`. Values are unscaled; a cell that was not run has an empty value."""
     path = folder / "table.csv"
-    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="replace") as file:
         out = csv.DictWriter(file, list(FIELDS))
         out.writeheader()
         out.writerows(records(board))

@@ -1,8 +1,10 @@
 """`board.json`: the whole table model; `harness.board.read_board` reads it back."""
 
+from harness.store import write_text
+
 
 def render(board, folder):
     """Write `folder/board.json`."""
     path = folder / "board.json"
-    path.write_text(board.to_json(), encoding="utf-8", errors="replace")
+    write_text(path, board.to_json(), errors="replace")
     return [path]

@@ -5,6 +5,7 @@ standard error and the interval behind a value, shows nothing unless you do.
 """
 
 from harness.board import NOT_RUN
+from harness.store import write_text
 from harness.typeset import LEAST, grid, kept, latex, latex_note, notes, signs, tabular
 
 WIDE = 9  # columns from which the document is set in landscape
@@ -74,7 +75,7 @@ def _body(table):
 
 
 def _written(path, lines):
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
     return path
 
 

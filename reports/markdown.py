@@ -1,5 +1,6 @@
 """`table.md`: the table for a README or an issue; more than eight columns are split by group."""
 
+from harness.store import write_text
 from harness.typeset import grid, kept, markdown, markdown_note, notes, pack, spans
 
 ROOM = 8  # columns side by side
@@ -12,7 +13,7 @@ def render(board, folder):
         lines += [markdown(shares.title), "", *_tables(shares)]
     lines += [f"- {_mark(mark)}{markdown_note(note)}" for mark, note in notes(board)]
     path = folder / "table.md"
-    path.write_text("\n".join(lines).rstrip("\n") + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines).rstrip("\n") + "\n")
     return [path]
 
 

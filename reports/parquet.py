@@ -1,5 +1,6 @@
 """`table.parquet`: the columns of `table.csv` with their types; what there is not is null."""
 
+from harness.store import whole
 from harness.typeset import FIELDS, records
 
 
@@ -11,7 +12,8 @@ def render(board, folder):
     types = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64(), bool: pyarrow.bool_()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in FIELDS.items()])
     path = folder / "table.parquet"
-    parquet.write_table(pyarrow.Table.from_pylist([_typed(r) for r in records(board)], schema), path)
+    with whole(path) as part:
+        parquet.write_table(pyarrow.Table.from_pylist([_typed(r) for r in records(board)], schema), part)
     return [path]
 
 

@@ -14,24 +14,29 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from harness.store import whole, write_text
+
 Row = dict[str, Any]
 
 
 def write(figure: ModuleType, name: str, rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Draw `rows` into `folder` as `name`.{pdf,svg,json,csv}; [] and no file where there are none."""
+    """Draw `rows` into `folder` as `name`.{pdf,svg,json,csv}; [] where there are none, and then an earlier
+    drawing of that name goes."""
     from harness.figures import style
 
+    paths = [folder / f"{name}.{suffix}" for suffix in ("pdf", "svg", "json", "csv")]
     if not rows:
+        for path in paths:
+            path.unlink(missing_ok=True)
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{suffix}" for suffix in ("pdf", "svg", "json", "csv")]
     with style.used():
         drawn = figure.draw(rows)
         for path in paths[:2]:
             style.save(drawn, path)
     plain = json.dumps(figure.interactive(rows), ensure_ascii=False, allow_nan=False)
-    paths[2].write_text(plain + "\n", encoding="utf-8")
-    with paths[3].open("w", newline="", encoding="utf-8") as file:
+    write_text(paths[2], plain + "\n")
+    with whole(paths[3]) as part, part.open("w", newline="", encoding="utf-8") as file:
         out = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
         out.writeheader()
         out.writerows(rows)

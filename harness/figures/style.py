@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.store import whole
+
 WIDTH = 5.5  # inches: the text of most conference templates
 RC = {
     "figure.constrained_layout.use": True,
@@ -46,8 +48,10 @@ def axes(rows: int = 1, columns: int = 1, *, height: float = 2.6, width: float =
 
 def save(figure: Any, path: Path) -> None:
     """Write without dates, so that the same figure is the same file."""
-    dateless = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}[path.suffix[1:]]
-    figure.savefig(path, metadata=dateless)
+    kind = path.suffix[1:]
+    dateless = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+    with whole(path) as part:
+        figure.savefig(part, format=kind, metadata=dateless)
 
 
 def plotly(data: list[dict[str, Any]], title: str, **layout: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from harness.page import figures, origins, samples, siblings
 from harness.page.document import compose
 from harness.page.pack import Blocks
 from harness.page.view import view
+from harness.store import whole
 
 LARGEST = 20 * 2**20  # bytes of one file; beyond, the answers lie in chunks beside it
 CHUNKS = "samples"
@@ -39,18 +40,24 @@ def write(board: Board, folder: Path, assets: Path, largest: int = LARGEST) -> l
     html = compose(assets, data, blocks, plotly)
     path = folder / "index.html"
     written = _write_chunks(folder / CHUNKS, chunks)
-    path.write_bytes(html)
+    with whole(path) as part:
+        part.write_bytes(html)
+    _remove_others(folder / CHUNKS, chunks)
     return [path, *written]
 
 
 def _write_chunks(folder: Path, chunks: dict[str, str]) -> list[Path]:
-    """The chunks by name; those of an earlier page go."""
-    for old in folder.glob("*.js"):
-        if old.stem not in chunks and len(old.stem) == 16 and set(old.stem) <= set("0123456789abcdef"):
-            old.unlink()
     paths = [folder / f"{name}.js" for name in chunks]
     if paths:
         folder.mkdir(exist_ok=True)
     for path, text in zip(paths, chunks.values(), strict=True):
-        path.write_text(text, encoding="ascii")
+        with whole(path) as part:
+            part.write_text(text, encoding="ascii")
     return paths
+
+
+def _remove_others(folder: Path, chunks: dict[str, str]) -> None:
+    """The chunks of an earlier page go when this page is there."""
+    for old in folder.glob("*.js"):
+        if old.stem not in chunks and len(old.stem) == 16 and set(old.stem) <= set("0123456789abcdef"):
+            old.unlink()

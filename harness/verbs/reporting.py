@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import __version__, asked, registry
-from harness.board import Board, check_options, make_board
+from harness import asked, registry
+from harness.board import check_options, make_board
 from harness.errors import HarnessError
 from harness.plan import Plan
 from harness.planner import make_plan
 from harness.screen import Screen
-from harness.store import digest, reachable, write_text
+from harness.store import digest
 from harness.train import experts
 from harness.verbs.locked import locked_family
+from harness.verbs.rendering import MADE, write_reports
+
+__all__ = ["MADE", "report", "reports", "write_reports"]
 
 # The page shows the figures, and the terminal prints the Markdown when it is piped.
 LAST = ("figures", "html", "terminal")
-MADE = "rendered.json"
 
 
 def report(
@@ -64,36 +64,6 @@ def report(
         return write_reports(make_board(plan, **board), store.report, screen, chosen, again=again)
 
 
-def write_reports(
-    board: Board, folder: Path, screen: Screen, names: Sequence[str], *, again: bool = False
-) -> int:
-    """Render `board` into `folder`; the exit code. A report is not rendered anew where neither the board nor
-    the report changed; one that fails does not stop the others."""
-    with reachable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    made, content, failed = _made(folder), digest([__version__, board.to_json()]), 0
-    screen.close()
-    for name in names:
-        mark = digest([content, _code(name)])
-        before = made.get(name, {})
-        if not again and before.get("mark") == mark and all((folder / f).is_file() for f in before["files"]):
-            continue
-        try:
-            with reachable(folder):
-                files = registry.report(name)(board, folder)
-        except Exception as error:  # a report is a plugin: it fails alone
-            told = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-            screen.failed("report", name, told)
-            failed = 1
-            continue
-        if files:
-            made[name] = {"mark": mark, "files": [str(path.relative_to(folder)) for path in files]}
-    write_text(folder / MADE, json.dumps(made, indent=1, sort_keys=True) + "\n")
-    kept = sorted({file for name in names for file in made.get(name, {"files": []})["files"]})
-    screen.info(f"report: {folder}/  {', '.join(file for file in kept if '/' not in file)}")
-    return failed
-
-
 def _watched(plan: Plan, screen: Screen, names: Sequence[str], every: float, board: dict[str, Any]) -> int:
     """Render whenever the store has more than at the last look, until nothing is left to do."""
     seen, code = "", 0
@@ -115,19 +85,3 @@ def reports(names: Sequence[str] | None = None) -> list[str]:
     for name in names or ():
         registry.get("reports", name)
     return sorted(names or found, key=lambda name: (LAST.index(name) if name in LAST else -1, name))
-
-
-def _made(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / MADE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # absent or damaged: everything is rendered
-        return {}
-
-
-def _code(name: str) -> str:
-    """sha256 (hex) of a report's file and of the folder of its name beside it."""
-    path, found = registry.get("reports", name).path, hashlib.sha256()
-    beside = path.with_suffix("")
-    for file in [path, *sorted(f for f in beside.rglob("*") if f.is_file() and f.suffix != ".pyc")]:
-        found.update(file.read_bytes())
-    return found.hexdigest()
