@@ -1,17 +1,18 @@
 """One row made alone, in a process of its own, with everything that it reads: what it costs.
 
-`python -m harness.sweep.alone` is a child process: JSON on standard input ({"family", "label", "results",
-"to", "device"}), one line of JSON on standard output, as `Cost` without `wall`.
+`python -m harness.sweep.alone` is a child process: JSON on standard input (the arguments of `made`), one line
+of JSON on standard output, as `Cost` without `wall`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,21 +37,23 @@ class Cost:
         return self.statistics + self.merge
 
 
-def cost(family: str, label: str, device: str, models: dict[str, str], scratch: Path | None = None) -> Cost:
-    """Make a family's row in a child process, in a temporary folder (below `scratch`). `models` are the base
-    and the experts (by role) at their pinned revisions, or the folders of those that were trained.
-    HarnessError where the child fails."""
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
-        asked = {"family": family, "label": label, "results": f"{folder}/results", "to": f"{folder}/merge",
-                 "device": device, "models": models}  # fmt: skip
+def cost(
+    family: str, label: str, row: Mapping[str, Any], device: str, models: dict[str, str], scratch: Path
+) -> Cost:
+    """Make a row (`method` and settings) of a family in a child process, in the folder `scratch`, which is
+    emptied before and removed behind it. `models` are the base and the experts (by role) at their pinned
+    revisions, or the folders of those that were trained. HarnessError where the child fails."""
+    asked = {"family": family, "label": label, "row": dict(row), "results": f"{scratch}/results",
+             "to": f"{scratch}/merge", "device": device, "models": models}  # fmt: skip
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
         begun = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "harness.sweep.alone"],
-            input=json.dumps(asked),
-            text=True,
-            capture_output=True,
-        )
+        command = [sys.executable, "-m", "harness.sweep.alone"]
+        done = subprocess.run(command, input=json.dumps(asked), text=True, capture_output=True)
         wall = time.perf_counter() - begun
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     if done.returncode != 0:
         last = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
         raise HarnessError(f"`{label}` alone failed: {last}", "`harness compare` with this row says more")
@@ -58,7 +61,13 @@ def cost(family: str, label: str, device: str, models: dict[str, str], scratch: 
 
 
 def made(
-    family: str, label: str, results: str, to: str, device: str, models: dict[str, str]
+    family: str,
+    label: str,
+    row: dict[str, Any],
+    results: str,
+    to: str,
+    device: str,
+    models: dict[str, str],
 ) -> dict[str, Any]:
     """In the child: statistics into a fresh store, then the merge."""
     from harness.family import load_family
@@ -72,19 +81,19 @@ def made(
 
     patient()
     loaded = load_family(family)
-    row = next(r for r in loaded.rows() if r.label == label)
     experts = {
         role: one.model_copy(update={"model": models[role], "train": None}) if role in models else one
         for role, one in loaded.experts.items()
     }
-    rows = {label: {"method": row.method, **row.settings}}
     alone = loaded.model_copy(
-        update={"methods": rows, "base": models["base"], "experts": experts, "checkpoints": {}}
+        update={"methods": {label: row}, "base": models["base"], "experts": experts, "checkpoints": {}}
     )
     store, screen, meter = Store(Path(results), loaded.name), Screen(quiet=True), Meter()
     plan = make_plan(alone, store, tasks=[], references=False, prepare=True, lone=True)
     outcome = Outcome(screen)
     make_sources(plan, outcome)
+    if plan.scores:
+        _load_libraries()
     with meter.phase("statistics"):
         for group in score_groups(plan, [plan.rows[0]]):
             make_scores(plan, group, outcome, device)
@@ -95,6 +104,12 @@ def made(
     seconds = meter.seconds if plan.scores else {**meter.seconds, "statistics": 0.0}
     return {"statistics": seconds["statistics"], "merge": seconds["merge"], "peak_gib": max(peaks) / 1024,
             "gpu_gib": _gpu()}  # fmt: skip
+
+
+def _load_libraries() -> None:
+    """So that statistics are timed without it."""
+    import torch  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
 
 def _gpu() -> float | None:

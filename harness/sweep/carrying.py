@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.board import Board, BoardRow
+from harness.board import Board, BoardRow, Heading
 from harness.board.significance import items
 from harness.errors import HarnessError
 from harness.method import configure
@@ -121,25 +121,35 @@ class Carried:
 
     def spread(self) -> list[dict[str, Any]]:
         """Of each main column the mean and the standard deviation over the points of the axis `spread`, for
-        each setting of all else (unscaled; None where a cell is missing)."""
+        each setting of all else, or of each row over its seeds (unscaled; None where a cell is missing)."""
+        lines = []
+        for name, values in self._spreads():
+            for heading in (h for h in self.board.headings if h.main):
+                given = values(heading)
+                whole = None not in given and len(given) > 1
+                lines.append({
+                    "row": name, "column": heading.key, "title": f"{heading.title} {heading.arrow}",
+                    "mean": math.fsum(given) / len(given) if whole else None,
+                    "sd": deviation(given) if whole else None, "n": len(given),
+                })  # fmt: skip
+        return lines
+
+    def _spreads(self) -> Iterator[tuple[str, Callable[[Heading], list[float | None]]]]:
+        """(name, values of a column) that belong together."""
         axis = self.study.spread
         groups: dict[str, list[BoardRow]] = {}
         for variant, row in self.merges if axis else ():
             rest = {key: value for key, value in variant.point.items() if key != axis}
-            name = rest.pop(ROW, "")
-            groups.setdefault(label(name, rest).strip(", "), []).append(row)
-        lines = []
-        for name, own in groups.items():
-            for heading in (h for h in self.board.headings if h.main):
-                cells = [row.cell(heading) for row in own]
-                known = [cell.value for cell in cells if cell is not None]
-                whole = len(known) == len(own) > 1
-                lines.append({
-                    "row": name, "column": heading.key, "title": f"{heading.title} {heading.arrow}",
-                    "mean": math.fsum(known) / len(known) if whole else None,
-                    "sd": deviation(known) if whole else None, "n": len(own),
-                })  # fmt: skip
-        return lines
+            groups.setdefault(label(rest.pop(ROW, ""), rest), []).append(row)
+        for name, rows in groups.items():
+            yield name, lambda h, rows=rows: [c and c.value for c in (row.cell(h) for row in rows)]
+        for _, row in self.merges if self.study.seeds > 1 else ():
+            yield row.label, lambda h, row=row: _seeds(row.cell(h))
+
+
+def _seeds(cell: Any) -> list[float | None]:
+    """The values of a cell by seed; one value where nothing was drawn."""
+    return [None] if cell is None else cell.values or [cell.value]
 
 
 def deviation(values: Sequence[float]) -> float:

@@ -89,6 +89,8 @@ class Study(Strict):
             bare = [f"row {name!r}" for name, row in self.rows.items() if "method" not in row]
             if bare or not self.rows:
                 raise ValueError(f"{(bare or ['the study'])[0]} names no `method:`")
+        if self.measure == "cost" and (self.calibration or self.claims or self.seeds > 1):
+            raise ValueError("`measure: cost` goes with `rows:` or `grid:` alone")
         for axis in [self.spread, *(claim.steadier_over for claim in self.claims)]:
             if axis is not None and axis not in self.grid:
                 raise ValueError(f"a spread over {axis!r}, which is no axis of the grid")

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from harness import asked, ready, registry
-from harness.board import Board
+from harness.board import Board, Heading
 from harness.board.cells import headings_of
 from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError
@@ -70,11 +70,11 @@ def study(
             family = experts.make(place.family, place.store, screen)
             place = dataclasses.replace(place, family=family)
             if wanted.measure == "cost":
-                boards[family.name] = _cost(wanted, place, screen, options.get("device", "auto"))
+                lost, board = _cost(wanted, place, screen, options.get("device", "auto"))
             else:
-                steps, board = _measured(wanted, place, given, screen, options)
-                boards[family.name] = board
-                failed += steps
+                lost, board = _measured(wanted, place, given, screen, options)
+            boards[family.name] = board
+            failed += lost
         if len(boards) > 1:
             _together(wanted, boards, results, screen)
     return 1 if failed else 0
@@ -158,15 +158,20 @@ def _print_spread(done: Carried, spread: Sequence[dict[str, Any]]) -> None:
         return
     headings = {h.key: h for h in done.board.headings}
     titles = list(dict.fromkeys(line["title"] for line in spread))
-    shown = tables.table((f"mean ± sd over {spread[0]['n']} values of {done.study.spread}", *titles))
+    over = f"{max(line['n'] for line in spread)} " + (
+        f"values of {done.study.spread}" if done.study.spread else "seeds"
+    )
+    shown = tables.table((f"mean ± standard deviation over {over}", *titles))
     for name in dict.fromkeys(line["row"] for line in spread):
-        cells = []
-        for line in (line for line in spread if line["row"] == name):
-            heading = headings[line["column"]]
-            known = line["mean"] is not None
-            cells.append(f"{heading.text(line['mean'])} ± {heading.text(line['sd'])}" if known else "–")
-        shown.add_row(Text(name), *cells)
-    tables.console().print(shown)
+        own = [line for line in spread if line["row"] == name]
+        shown.add_row(Text(name), *(_spelled(headings[line["column"]], line) for line in own))
+    tables.console().print("", shown)
+
+
+def _spelled(heading: Heading, line: dict[str, Any]) -> str:
+    if line["mean"] is None:
+        return "–" if line["n"] > 1 else "nothing drawn"
+    return f"{heading.text(line['mean'])} ± {heading.text(line['sd'])}"
 
 
 def _print_claims(verdicts: Sequence[Verdict]) -> None:
@@ -177,23 +182,24 @@ def _print_claims(verdicts: Sequence[Verdict]) -> None:
     for verdict in verdicts:
         shade = {"supported here": "green", "cannot be told here": "dim"}.get(verdict.verdict, "yellow")
         console.print(Text.assemble((f"{verdict.verdict:19}", shade), f"  {verdict.sentence}"))
-        console.print(Padding(Text(verdict.evidence, style="dim"), (0, 0, 0, 21)))
+        console.print(Padding(Text(verdict.evidence, style="dim"), (0, 0, 0, 21), expand=False))
 
 
-def _cost(study: Study, place: Place, screen: Telling, device: str) -> Board:
-    """Each row alone; tables, CSV and figure."""
+def _cost(study: Study, place: Place, screen: Telling, device: str) -> tuple[int, Board]:
+    """Each row alone; tables, CSV and figure. How many failed, and the board."""
     found, folder = variants(study, place.family), place.folder(study)
-    costs = costing.measured(place.family, place.file, found, device, screen, made(place.store.root))
+    costs = costing.measured(place.family, place.file, found, device, screen, place.store)
     board = costing.board_of(place.family, found, costs)
-    write_csv(folder / "cost.csv", costing.lines(board))
-    write(cost_figure, "cost", costing.drawn(board), folder / "figures")
-    reporting.write_reports(board, folder, screen, _reports())
-    _print_cost(board)
-    return board
+    if costs:
+        write_csv(folder / "cost.csv", costing.lines(board))
+        write(cost_figure, "cost", costing.drawn(board), folder / "figures")
+        reporting.write_reports(board, folder, screen, _reports())
+        _print_cost(board)
+    return len(found) - len(costs), board
 
 
 def _print_cost(board: Board) -> None:
-    shown = tables.table(("", *(heading.title for heading in board.headings), "paper, s", "paper, GB"))
+    shown = tables.table(("", *(heading.title for heading in board.headings), "paper: s", "GPU GB"))
     for row, line in zip(board.rows, costing.lines(board), strict=True):
         cells = [board.text(row, heading) for heading in board.headings]
         shown.add_row(Text(row.label), *cells, line["paper_seconds"] or "–", line["paper_gpu_gb"] or "–")

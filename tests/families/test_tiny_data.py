@@ -93,7 +93,15 @@ def test_prose_has_several_sentences():
     assert all(row["text"].count(" .") >= 4 for row in data.rows("prose", "test"))
 
 
-@pytest.mark.parametrize("role", ["reasoning", "task"])
+def test_the_short_set_asks_the_same_and_answers_at_once():
+    long, short = data.calibration("reasoning", 50), data.calibration("short", 50)
+    assert [pair["prompt"] for pair in long] == [pair["prompt"] for pair in short]
+    for whole, part in zip(long, short, strict=True):
+        assert whole["completion"].startswith("<think>") and "<think>" not in part["completion"]
+        assert whole["completion"].endswith(part["completion"])
+
+
+@pytest.mark.parametrize("role", ["reasoning", "task", "short"])
 def test_calibration_is_chat_from_the_train_split_in_any_number(role):
     many = data.calibration(role, 4000, seed=2)
     assert len(many) == 4000

@@ -100,13 +100,15 @@ def rows(task: str, split: str, n: int | None = None, seed: int = 0) -> list[dic
 
 
 def calibration(role: str, n: int = 100, seed: int = 0) -> list[dict]:
-    """`n` pairs {"prompt", "completion"} of an expert's own kind; `role` is `reasoning` or `task` (safety).
+    """`n` pairs {"prompt", "completion"} of an expert's own kind; `role` is `reasoning`, `task` (safety), or
+    `short`: the reasoning questions, answered at once.
 
     The prompt is in the chat template, the completion is the expert's ideal answer and ends in `<|im_end|>`.
     Rows come from the train split; requests repeat, newly shuffled, once all of them have been drawn.
     """
-    if role == "reasoning":
-        pairs = [(row["question"], thinking_answer(row)) for row in rows("chain", "train", n, seed)]
+    if role in ("reasoning", "short"):
+        answer = thinking_answer if role == "reasoning" else direct_answer
+        pairs = [(row["question"], answer(row)) for row in rows("chain", "train", n, seed)]
     elif role == "task":
         pairs, turn = [], 0
         while len(pairs) < n:
@@ -114,7 +116,7 @@ def calibration(role: str, n: int = 100, seed: int = 0) -> list[dict]:
             pairs += [(row["request"], safe_answer(row)) for row in islice(drawn, n - len(pairs))]
             turn += 1
     else:
-        raise ValueError(f"unknown role `{role}`; the tiny family has reasoning, task")
+        raise ValueError(f"unknown role `{role}`; the tiny family has reasoning, task, short")
     return [{"prompt": chat(question), "completion": answer + "<|im_end|>"} for question, answer in pairs]
 
 
