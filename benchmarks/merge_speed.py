@@ -67,7 +67,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=[*RECIPES, "nine", "masks", "sweep"])
     parser.add_argument("--repeats", type=int, default=1, help="of every command; the fastest counts")
     parser.add_argument("--no-mergekit", action="store_true")
-    parser.add_argument("--cold", action="store_true", help="of a method's line: from and to the disk (root)")
+    parser.add_argument(
+        "--cold", action="store_true", help="from and to the disk, not of masks and sweep (root)"
+    )
     parser.add_argument("--threads", type=int, help="of nine, masks and sweep; default: every core")
     parser.add_argument("--folder", type=Path, help="for the weights; default: the temporary folder")
     parser.add_argument("--kept", type=Path, help="a folder whose weights are made once and kept")
@@ -109,7 +111,7 @@ def bench(folder: Path, options: argparse.Namespace) -> None:
 def against(folder: Path, name: str, options: argparse.Namespace) -> None:
     """One method: ours, plain copies of the same files, mergekit."""
     ours, theirs = RECIPES[name]
-    commands = {"copies": copy_command(folder, name), "ours": harness_command(folder, *ours)}
+    commands = {"copies": copy_command(folder), "ours": harness_command(folder, *ours)}
     if not options.no_mergekit:
         commands["mergekit"] = mergekit_command(folder, *theirs)
     found = best(commands, folder, options.repeats, options.cold)
@@ -137,7 +139,9 @@ def masks(folder: Path, options: argparse.Namespace) -> None:
 
 def nine(folder: Path, options: argparse.Namespace) -> None:
     commands = {f"run {i}": our_command(folder, [one], options) for i, one in enumerate(NINE)}
-    found = best({"pass": our_command(folder, NINE, options), **commands}, folder, options.repeats)
+    found = best(
+        {"pass": our_command(folder, NINE, options), **commands}, folder, options.repeats, options.cold
+    )
     together = found.pop("pass")
     wall, cpu = sum(one.wall for one in found.values()), sum(one.cpu for one in found.values())
     print(
@@ -206,11 +210,15 @@ def warm(folder: Path) -> None:
                 pass
 
 
-def copy_command(folder: Path, name: str) -> list[str]:
-    """Read what the method reads (`linear` does without the base) and write one model, with cat and cp."""
-    base, one, two = (str(folder / role / "model.safetensors") for role in ("base", *weights.ROLES))
-    read, copied = ([one], two) if name == "linear" else ([one, two], base)
-    return ["sh", "-c", f"cat {' '.join(read)} > /dev/null && cp {copied} {folder / 'out'}"]
+def copy_command(folder: Path) -> list[str]:
+    """Read what the merge reads (`linear` too, whose `masks.json` is about what changed) and write one model,
+    with cat and cp."""
+    read, copied = (str(folder / role / "model.safetensors") for role in weights.ROLES), folder / "base"
+    return [
+        "sh",
+        "-c",
+        f"cat {' '.join(read)} > /dev/null && cp {copied / 'model.safetensors'} {folder / 'out'}",
+    ]
 
 
 def harness_command(folder: Path, method: str, settings: dict) -> list[str]:
