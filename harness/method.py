@@ -13,6 +13,7 @@ methods of a run in shared passes over the inputs. A *whole-model* method implem
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -257,6 +258,11 @@ def merge_method(
         return made
 
     return tag
+
+
+def displayed(label: str, method: type) -> str:
+    """A row's label as tables show it: a method's name that it begins with becomes the method's title."""
+    return re.sub(rf"^{re.escape(method.method_name)}(?=$| )", lambda _: method.title, label)
 
 
 def reads_data(method: Any, roles: Sequence[str]) -> bool:

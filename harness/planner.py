@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from harness.errors import HarnessError
 from harness.evaluations import Asking, Numerics, source_of
 from harness.family import Calibration, Family, Row
 from harness.family.obtain import model_path
-from harness.method import Need, reads_data
+from harness.method import Need, displayed, reads_data
 from harness.plan import Plan, RowStep, ScoreStep
 from harness.recipe import MergeRecipe, ReferenceRecipe, ScoreRecipe, code_hash, file_of, key
 from harness.scores.calibration import load_rows
@@ -157,7 +156,7 @@ class _Builder:
         )
         folder = self.store.model(slug(cls.method_name, row.settings, key(recipe)))
         notes = tuple(method.degenerate(roles)) if hasattr(method, "degenerate") else ()
-        label = re.sub(rf"^{re.escape(cls.method_name)}(?=$| )", cls.title, row.label)
+        label = displayed(row.label, cls)
         return RowStep(folder, recipe, label, "merge", folder.path / "model", method, scores, notes)
 
     def _rows_read(self, row: Row, method: Any) -> dict[str, str]:

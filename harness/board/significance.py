@@ -14,7 +14,7 @@ from harness.stats.items import Items, items_of, mean_of
 from harness.stats.paired import Difference, compare, holm
 from harness.stats.power import detectable_mean, detectable_share
 
-REFERENCES = ("base", "reasoning", "task")  # rows that need no test: what they are for is known
+TESTED = ("merge", "checkpoint", "imported")  # of the models that were merged it is known what they are for
 
 
 @lru_cache(maxsize=4096)
@@ -40,7 +40,8 @@ def _stamped(folder: Path, metric: str) -> Items | None:
 
 
 def test_rows(headings: Sequence[Heading], rows: Sequence[BoardRow], baseline: BoardRow) -> list[Heading]:
-    """Fill `Cell.test` of every merge but the baseline; the headings with what they could have shown."""
+    """Fill `Cell.test` of every row but the baseline and the models that were merged; the headings with what
+    they could have shown."""
     told: list[tuple[Cell, Difference]] = []
     seen: list[Heading] = []
     for heading in headings:
@@ -49,7 +50,7 @@ def test_rows(headings: Sequence[Heading], rows: Sequence[BoardRow], baseline: B
         found = []
         for row in rows:
             cell = row.cell(heading)
-            if own is None or cell is None or row is baseline or row.role in REFERENCES:
+            if own is None or cell is None or row is baseline or row.role not in TESTED:
                 continue
             given = items(cell, heading.metric)
             if given is not None and (difference := compare(given, own)) is not None:

@@ -43,8 +43,8 @@ def compare(
     if here:
         check_device(merging["device"])
     loaded, store = locked_family(family, results)
-    check_options(loaded, **(board or {}))
     known = asked.everything(loaded, methods, tasks)
+    check_options(loaded, store, known, **(board or {}))
     wanted = {"limit": limit, "engine": engine, "known": known}
     if here:
         estimate.refuse(loaded, store, merging["device"], keep_weights=keep_weights, **wanted)

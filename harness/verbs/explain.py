@@ -74,11 +74,9 @@ def _is_here(board: Board) -> bool:
 
 
 def _named(board: Board, text: str) -> tuple[BoardRow, Heading]:
-    """ROW/TASK[/METRIC]; a row by its label or method, where that is of one row."""
-    rows = {row.label: row for row in board.rows}
-    for row in board.rows:
-        if row.method and sum(other.method == row.method for other in board.rows) == 1:
-            rows.setdefault(row.method, row)
+    """ROW/TASK[/METRIC]; a row by its label here or in the family, its role, or its method where that is of
+    one row."""
+    rows = _names(board)
     for cut in [match.start() for match in re.finditer("/", text)][::-1]:
         row, column = text[:cut].strip(), text[cut + 1 :].strip()
         headings = [h for h in board.headings if column in (h.key, h.task, h.title)]
@@ -91,6 +89,18 @@ def _named(board: Board, text: str) -> tuple[BoardRow, Heading]:
         raise HarnessError(f"no row is called `{row.strip()}`", nearest(row.strip(), rows))
     known = [name for h in board.headings for name in (h.task, h.key)]
     raise HarnessError(f"no column is called `{column.strip()}`", nearest(column.strip(), known))
+
+
+def _names(board: Board) -> dict[str, BoardRow]:
+    found = {row.label: row for row in board.rows}
+    for row in board.rows:
+        found.setdefault(row.recipe.get("label", row.label), row)
+        if row.role not in ("merge", "checkpoint", "imported"):
+            found.setdefault(row.role, row)
+    for row in board.rows:
+        if row.method and sum(other.method == row.method for other in board.rows) == 1:
+            found.setdefault(row.method, row)
+    return found
 
 
 def _folder(cell: Cell, root: Path | None) -> Path:

@@ -42,8 +42,8 @@ def report(
     all), `watch` the seconds between two looks while a run goes on, `board` keywords of `make_board`."""
     chosen = reports(names)
     loaded, store = locked_family(family, results)
-    check_options(loaded, **board)
     known = asked.everything(loaded, methods, tasks)
+    check_options(loaded, store, known, **board)
     made = experts.steps(loaded, store)
     if waiting := [step.role for step in made if not step.ready]:
         raise HarnessError(

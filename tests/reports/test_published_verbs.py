@@ -53,6 +53,12 @@ def test_a_cell_is_told_down_to_the_sample(results):
     item = json.loads(
         run("explain", "linear/tiny_chain", "--item", "3", "--json", "--results", results).output
     )
+    names = {"task/tiny_chain": "safety", "safety/chain": "safety", "base/tiny_chain": "base",
+             "task_arithmetic (paper)/tiny_chain": "Task Arithmetic (paper)",
+             "Task Arithmetic (paper)/tiny_chain/accuracy": "Task Arithmetic (paper)"}  # fmt: skip
+    for name, row in names.items():
+        told = json.loads(run("explain", name, "--json", "--results", results).output)
+        assert told["cell"].startswith(f"{row} · "), name
     assert item["doc_id"] == 3 and item["prompt"] and item["accuracy"] in (0.0, 1.0)
 
 
