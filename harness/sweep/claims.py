@@ -80,7 +80,7 @@ def judge(
     wanted, columns = pairs(claim, found), columns_of(claim.group, headings)
 
     def untold(why: str) -> Verdict:
-        return Verdict(claim.sentence, _spelled(claim), "cannot be told here", why=why)
+        return Verdict(claim.sentence, spelled(claim), "cannot be told here", why=why)
 
     if not columns:
         return untold("no column is a share")
@@ -106,14 +106,14 @@ def _difference(
 ) -> tuple[str, Difference | None]:
     """What is compared, in words, and how it differs."""
     if claim.steadier_over is not None:
-        spelled = f"standard deviation over {claim.steadier_over}, {_spelled(claim, swapped=True)}"
-        return spelled, _steadier(_groups(claim.steadier_over, wanted, given, found))
+        words = f"standard deviation over {claim.steadier_over}, {spelled(claim, swapped=True)}"
+        return words, _steadier(_groups(claim.steadier_over, wanted, given, found))
     if claim.within is None:
         several = f" (mean of {len(wanted)} pairs)" if len(wanted) > 1 else ""
-        return _spelled(claim) + several, _averaged(given, signs)
+        return spelled(claim) + several, _averaged(given, signs)
     differences = [pooled(pair, signs) for pair in given]
     if None in differences:
-        return _spelled(claim), None
+        return spelled(claim), None
     names, farthest = max(zip(wanted, differences, strict=True), key=lambda one: _far(one[1]))
     several = f" (the farthest of {len(wanted)} pairs)" if len(wanted) > 1 else ""
     return " − ".join(names) + several, farthest
@@ -188,7 +188,17 @@ def _verdict(difference: Difference, within: float | None) -> str:
     return "the opposite holds here" if high < 0 else "not supported here"
 
 
-def _spelled(claim: Claim, swapped: bool = False) -> str:
+def asked(claim: Claim) -> str:
+    """What a claim compares, in which columns, and how."""
+    if claim.steadier_over is not None:
+        return f"spread over {claim.steadier_over}, {spelled(claim, swapped=True)}, on {claim.group}"
+    margin = "" if claim.within is None else f", within ±{100 * claim.within:g} points"
+    return f"{spelled(claim)}, on {claim.group}{margin}"
+
+
+def spelled(claim: Claim, swapped: bool = False) -> str:
+    """The difference that a claim is about."""
+
     def shown(side: str | dict[str, Any]) -> str:
         return side if isinstance(side, str) else ", ".join(_setting(*item) for item in side.items())
 

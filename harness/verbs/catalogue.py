@@ -194,12 +194,13 @@ def _suite(name: str) -> dict[str, Any]:
 
 
 def _study(name: str) -> dict[str, Any]:
+    from harness.sweep.claims import asked
     from harness.sweep.study import load_study
 
     study = load_study(name)
     facts = study.model_dump(mode="json", exclude_defaults=True, exclude={"claims"})
     facts |= {"path": str(registry.get("studies", name).path)}
-    claims = {f"{claim.row} against {claim.than}": claim.sentence for claim in study.claims}
+    claims = {asked(claim): claim.sentence for claim in study.claims}
     return {**facts, "claims": claims} if claims else facts
 
 

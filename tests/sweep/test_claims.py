@@ -88,3 +88,58 @@ def test_a_group_that_is_not_there_is_refused():
     assert [h.title for h in columns_of("all", HEADINGS)] == ["GSM8K", "ASR"]
     with pytest.raises(HarnessError, match="no column is of the group `Reasonning`"):
         columns_of("Reasonning", HEADINGS)
+
+
+@pytest.mark.parametrize("order", [(0.2, 0.5, 0.8), (0.8, 0.2, 0.5)])
+def test_equivalence_is_judged_by_the_farthest_pair_so_that_opposites_do_not_cancel(order):
+    low, middle, high = (f"n = {round(10 * share)}" for share in sorted(order))
+    shares = {(f"n = {round(10 * share)}", "gsm8k"): share for share in order}
+    found = told(claim(row="any", than=middle, within=0.2), shares)
+    assert found.verdict == "not supported here" and "the farthest of 2 pairs" in found.compared
+    assert abs(found.difference.effect) == pytest.approx(0.3, abs=0.1)
+    assert told(claim(row="any", than=middle, within=0.6), shares).verdict == "supported here"
+    assert found.compared.split(" − ")[0] in (low, high) and found.compared.split(" − ")[1].startswith(middle)
+
+
+def by_p(rows):
+    """`rows`: name -> share at p = 1, 2, 3."""
+    return {
+        (f"row={row}, p={p}", "gsm8k"): share
+        for row, shares in rows.items()
+        for p, share in enumerate(shares, 1)
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        ((0.5, 0.5, 0.5), (0.2, 0.5, 0.8), "supported here"),
+        ((0.2, 0.5, 0.8), (0.5, 0.5, 0.5), "the opposite holds here"),
+        ((0.2, 0.5, 0.8), (0.8, 0.2, 0.5), "not supported here"),
+    ],
+)
+def test_steadier_compares_standard_deviations_over_an_axis(one, other, verdict):
+    shares = by_p({"a": one, "b": other})
+    found = told(claim(row={"row": "a"}, than={"row": "b"}, steadier_over="p"), shares)
+    assert found.verdict == verdict and found.difference.n == 200
+    assert found.evidence.startswith("standard deviation over p, b − a, on GSM8K: ")
+    values = lambda row: [  # noqa: E731
+        (np.random.default_rng(crc32(b"r gsm8k")).random(200) < share).mean() for share in row
+    ]
+    wanted = np.std(values(other), ddof=1) - np.std(values(one), ddof=1)
+    assert found.difference.effect == pytest.approx(wanted)
+    low, high = found.difference.interval
+    assert low <= found.difference.effect <= high
+
+
+def test_one_point_has_no_spread():
+    shares = {("row=a, p=1", "gsm8k"): 0.5, ("row=b, p=1", "gsm8k"): 0.7}
+    found = told(claim(row={"row": "a"}, than={"row": "b"}, steadier_over="p"), shares)
+    assert found.verdict == "cannot be told here"
+
+
+def test_settings_are_compared_with_the_base():
+    shares = {("base", "gsm8k"): 0.2, ("end=low, p=1", "gsm8k"): 0.6, ("end=low, p=2", "gsm8k"): 0.8}
+    found = told(claim(row={"end": "low"}, than="base"), shares)
+    assert found.verdict == "supported here" and found.compared == "end=low − base (mean of 2 pairs)"
+    assert found.difference.effect == pytest.approx(0.5, abs=0.15)

@@ -85,4 +85,4 @@ def test_an_own_study_in_the_working_folder_is_listed_and_shown(workdir):
     listed = CliRunner().invoke(main, ["list", "studies"]).stdout
     assert "mine" in listed and "intervals" in listed
     shown = CliRunner().invoke(main, ["show", "study", "mine"]).stdout
-    assert "ties" in shown and "a against base: s" in shown
+    assert "ties" in shown and "a − base, on Reasoning: s" in shown
