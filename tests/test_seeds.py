@@ -4,12 +4,13 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from harness import registry
 from harness.board import Cell, read_board
-from harness.board.cells import folded
+from harness.board.cells import folded, interval_of
 from harness.cli import main
 from harness.family import load_family
 from harness.method import configure
@@ -62,18 +63,45 @@ def test_sampled_responses_are_drawn_again_for_every_row_without_a_new_merge(tmp
 
 def test_a_folded_cell_is_the_mean_with_all_values_behind_it():
     runs = [
-        Cell(value, 0.1, 20, {"empty": value}, f"run{i}", tokens=4.0)
+        Cell(value, 0.1, 20, {"empty": value}, f"run{i}", interval=[value - 0.15, value + 0.2], tokens=4.0)
         for i, value in enumerate((0.2, 0.4, 0.6))
     ]
     cell = folded(runs, "accuracy")
     assert cell.value == pytest.approx(0.4) and cell.sd == pytest.approx(0.2)
     assert cell.values == [0.2, 0.4, 0.6] and cell.folders == ["run0", "run1", "run2"]
     assert cell.rates == {"empty": pytest.approx(0.4)} and cell.tokens == 4.0
-    half = 1.96 * math.sqrt(0.1**2 + 0.2**2 / 3)
-    assert cell.interval == pytest.approx([0.4 - half, 0.4 + half], abs=1e-4)
+    run = 1.96 * 0.2 / math.sqrt(3)
+    wanted = [0.4 - math.hypot(0.15, run), 0.4 + math.hypot(0.2, run)]
+    assert cell.interval == pytest.approx(wanted, abs=1e-4)
+    assert cell.sd_items == pytest.approx(0.1)
+    assert cell.stderr == pytest.approx(math.sqrt(0.1**2 + 0.2**2 / 3))
     assert folded(runs[:1], "accuracy") is runs[0]
-    certain = folded([dataclasses.replace(r, value=1.0) for r in runs], "accuracy")
-    assert certain.interval[1] == 1.0 and certain.sd == 0.0
+    unknown = folded([dataclasses.replace(r, interval=None, stderr=None) for r in runs], "accuracy")
+    assert unknown.interval is None and unknown.sd_items is None and unknown.sd == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_runs_that_all_agree_are_no_more_certain_than_one(value):
+    """At 0 % and 100 % every standard error is zero; the interval is Wilson's of one run."""
+    one = interval_of({"value": value, "stderr": 0.0, "n": 20}, "accuracy")
+    assert one[1] - one[0] > 0.1
+    cell = folded([Cell(value, 0.0, 20, interval=one)] * 3, "accuracy")
+    assert cell.interval == pytest.approx(one) and cell.sd == cell.stderr == 0.0
+
+
+def test_the_interval_of_runs_covers_as_often_as_it_says():
+    """Items of differing difficulty are drawn once, runs flip each item: 95 % of the intervals hold the mean."""
+    draw, held, times = np.random.default_rng(1), 0, 400
+    for _ in range(times):
+        chance = draw.beta(0.5, 0.5, size=60)
+        runs = []
+        for _ in range(3):
+            answers = (draw.random(60) < chance).astype(float)
+            told = {"value": answers.mean(), "stderr": answers.std(ddof=1) / math.sqrt(60), "n": 60}
+            runs.append(Cell(told["value"], told["stderr"], 60, interval=interval_of(told, "accuracy")))
+        low, high = folded(runs, "accuracy").interval
+        held += low <= 0.5 <= high
+    assert 0.94 <= held / times <= 0.995
 
 
 @pytest.mark.slow

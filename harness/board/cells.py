@@ -108,8 +108,13 @@ def clipped(interval: list[float], kind: str) -> list[float]:
 
 
 def folded(runs: list[Cell], kind: str) -> Cell:
-    """Runs of one cell with several seeds as one: mean and standard deviation, all values behind it. The
-    interval adds the variance of the items' draw to that of the mean over the runs."""
+    """Runs of one cell with several seeds as one: mean and standard deviation, all values behind it.
+
+    The interval's half-width, to either side, is sqrt(w² + (1.96 sd / sqrt(k))²): w is the mean of the k
+    runs' own half-widths there (Wilson's, of a share), sd the standard deviation between them. The runs ask
+    the same items, so that what comes of the draw of items does not shrink with k, as the part of the run
+    does; and w is above zero where every run has 0 % or 100 %, though no standard error is. `sd_items` is the
+    root mean square of the runs' standard errors: what the draw of items alone does to one run."""
     first, k = runs[0], len(runs)
     if k == 1:
         return first
@@ -117,11 +122,10 @@ def folded(runs: list[Cell], kind: str) -> Cell:
     mean = math.fsum(values) / k
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (k - 1))
     spreads = [cell.stderr for cell in runs]
-    interval, stderr = None, None
+    stderr = sd_items = None
     if None not in spreads and math.isfinite(sd):
-        # the runs ask the same items, so the items' share of the variance does not shrink with k
-        stderr = math.sqrt(math.fsum(s * s for s in spreads) / k + sd * sd / k)
-        interval = clipped([mean - Z * stderr, mean + Z * stderr], kind)
+        sd_items = math.sqrt(math.fsum(s * s for s in spreads) / k)
+        stderr = math.hypot(sd_items, sd / math.sqrt(k))
     told = {name: [cell.rates.get(name) for cell in runs] for name in first.rates}
     rates = {name: sum(given) / k if None not in given else None for name, given in told.items()}
     tokens = None if any(c.tokens is None for c in runs) else math.fsum(c.tokens for c in runs) / k
@@ -130,10 +134,21 @@ def folded(runs: list[Cell], kind: str) -> Cell:
         value=mean,
         stderr=stderr,
         sd=sd,
+        sd_items=sd_items,
         values=values,
         folders=[cell.folder for cell in runs],
-        interval=interval,
+        interval=_around(mean, sd, runs, kind),
         rates=rates,
         tokens=tokens,
         stale=any(cell.stale for cell in runs),
     )
+
+
+def _around(mean: float, sd: float, runs: list[Cell], kind: str) -> list[float] | None:
+    """The interval of a mean over runs; None where a run has none."""
+    if any(cell.interval is None for cell in runs) or not math.isfinite(sd):
+        return None
+    run = Z * sd / math.sqrt(len(runs))
+    low = math.fsum(cell.value - cell.interval[0] for cell in runs) / len(runs)
+    high = math.fsum(cell.interval[1] - cell.value for cell in runs) / len(runs)
+    return clipped([mean - math.hypot(low, run), mean + math.hypot(high, run)], kind)

@@ -78,8 +78,8 @@ class Test:
 class Cell:
     """One value. `interval` is its 95 %; `rates` are shares of responses (unparsed and so on); `tokens` a
     response's mean length; `folder` where it was measured. `values` holds the single runs of a cell that is a
-    mean over seeds, `folders` where each was measured, `sd` their standard deviation; its `interval` then
-    covers both the draw of items and the run. `kept` is this value over the best expert's of the column.
+    mean over seeds, `folders` where each was measured, `sd` their standard deviation, and `sd_items` that which
+    the draw of items alone gives a run; its `interval` then covers both. `kept` is this value over the best expert's of the column.
     `paper` is the number that the paper prints there (our scale), `paper_note` what contradicts it.
     `footnotes` are indices (from 0) into `Board.mixed`: in what this cell differs from its column."""
 
@@ -96,6 +96,7 @@ class Cell:
     test: Test | None = None
     values: list[float] = field(default_factory=list)
     sd: float | None = None
+    sd_items: float | None = None
     kept: float | None = None
     paper: float | None = None
     paper_note: str = ""

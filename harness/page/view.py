@@ -133,6 +133,7 @@ def _cell(board: Board, h: Heading, cell: Cell) -> dict[str, Any]:
         "rates": {name: f"{share:.1%}" for name, share in cell.rates.items() if share is not None},
         "tokens": None if cell.tokens is None else f"{cell.tokens:.0f}",
         "seeds": [h.text(value) for value in cell.values],
+        "items": None if cell.sd_items is None else h.text(cell.sd_items),
         "kept": None if cell.kept is None else f"{cell.kept:.1%}",
         "test": cell.test and _test(h, cell.test),
         "settings": told(cell.settings),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
 from harness.board import NOT_RUN, Board
@@ -17,21 +18,7 @@ STATISTICS = {
     "fisher": "mean squared gradients E[g²]", "snip_squared": "mean squared saliencies E[(w·g)²]",
     "votes": "per-sample votes on each element",
 }  # fmt: skip
-SMALL = (
-    "no",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-)
+SMALL = "no one two three four five six seven eight nine ten eleven twelve".split()
 
 
 def paragraphs(board: Board) -> list[tuple[str, str]]:
@@ -254,6 +241,7 @@ def _statistics(board: Board) -> Iterable[str]:
     if seeds:
         runs = listed(map(str, seeds), "or")
         yield f"Cells with a standard deviation are means over {runs} seeds."
+        yield from _components(board)
     tests = sorted({cell.test.test for cell in cells if cell.test is not None and cell.test.p is not None})
     if tests and board.baseline:
         reference = _named(board, board.baseline)
@@ -261,6 +249,23 @@ def _statistics(board: Board) -> Iterable[str]:
         yield "The p-values are corrected over the whole table by Holm's method, and significant below 0.05."
     if rule := board.settings.get("collapse"):
         yield f"A merge counts as collapsed where {rule}."
+
+
+def _components(board: Board) -> Iterable[str]:
+    """Where the spread of cells over seeds comes from."""
+    parts = []
+    for heading in board.headings:
+        cells = [cell for row in board.rows if (cell := row.cell(heading)) and cell.sd_items is not None]
+        if cells:
+            between, within = (
+                median(given) for given in zip(*((c.sd, c.sd_items) for c in cells), strict=True)
+            )
+            parts.append(f"{heading.title} {heading.text(between)} and {heading.text(within)}")
+    if parts:
+        yield (
+            "Their standard deviation between seeds, beside the standard error that the draw of items gives a "
+            f"single run (medians over the rows): {'; '.join(parts)}."
+        )
 
 
 def _software(told: dict[str, Any]) -> Iterable[str]:

@@ -13,7 +13,7 @@ FIELDS: dict[str, type] = {
     "family": str, "split": str, "limit": int, "row": str, "role": str, "method": str, "parameters": str,
     "task": str, "metric": str, "title": str, "group": str, "kind": str, "main": bool,
     "higher_is_better": bool, "value": float, "stderr": float, "interval_low": float, "interval_high": float,
-    "n": int, "values": str, "sd": float, "best": bool, "second": bool, "collapsed": str, "older_code": bool,
+    "n": int, "values": str, "sd": float, "sd_items": float, "best": bool, "second": bool, "collapsed": str, "older_code": bool,
     "cell_stale": bool, "imported": bool, "footnotes": str, "kept": float, "group_average": float,
     "baseline": str, "difference": float, "difference_low": float, "difference_high": float, "p": float,
     "p_holm": float, "significant": bool, "test": str, "test_n": int, "detectable": float, "paper": float,
@@ -67,7 +67,7 @@ def _cell(board: Board, row: BoardRow, heading: Heading) -> dict[str, Any]:
     low, high = cell.interval or (None, None)
     own = (row.averages, heading.group, heading.higher_is_better)
     averages = [a.value for a in own[0] if (a.group, a.higher_is_better) == own[1:] and a.complete]
-    names = ("value", "stderr", "n", "sd", "best", "second", "kept", "paper", "paper_note")
+    names = ("value", "stderr", "n", "sd", "sd_items", "best", "second", "kept", "paper", "paper_note")
     return {
         **{name: getattr(cell, name) for name in names},
         **{name: cell.rates.get(name) for name in RATES},

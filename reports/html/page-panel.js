@@ -74,7 +74,8 @@ function cellFacts(row, column, cell) {
   return [el("p", { class: "figure" }, el("strong", {}, cell.text + (row.collapsed.length ? "*" : "")),
     cell.spread && ` ±${cell.spread}`), definitions([
     ["95 % interval", cell.interval], ["n", String(cell.n)], [cell.spreadIs, cell.spread],
-    ["single runs", cell.seeds?.join(", ")], ["against the baseline", testTold(cell.test)],
+    ["single runs", cell.seeds?.join(", ")], ["standard error of one run, over items", cell.items],
+    ["against the baseline", testTold(cell.test)],
     ["kept of the best expert", cell.kept],
     ["in the paper", cell.paper && `${cell.paper.text} (difference ${cell.paper.difference})`],
     ["about the paper's number", cell.paperNote], ["tokens per response", cell.tokens],

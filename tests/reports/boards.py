@@ -102,7 +102,8 @@ def rich():
             (ATTACK, cell(ATTACK, 0.02, 200)), (PPL, cell(PPL, 1.23e7))], [Average(*up, 1.715, True)],
             collapsed=["PPL 1.23e+07 > 3 × base's 7.25"]),
         row("DARE", "merge", [
-            (GSM, cell(GSM, 0.5042, values=[0.49, 0.50, 0.5226], sd=0.0166, folders=["a", "b", "c"])),
+            (GSM, cell(GSM, 0.5042, values=[0.49, 0.50, 0.5226], sd=0.0166, sd_items=0.0224,
+                       folders=["a", "b", "c"])),
             (MATH, cell(MATH, 0.31, imported=True))], [Average(*up, 40.71, True)], stale=True),
         row("LED-Merging", "merge", [(GSM, cell(GSM, 0.7248))], [Average(*up, None, False)], imported=True),
         row("ReasonAny", "merge", [
