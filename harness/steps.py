@@ -15,10 +15,12 @@ from harness.checkpoint import fingerprint
 from harness.checkpoint.devices import devices_of
 from harness.measure import Meter, peak_mib
 from harness.plan import EvalStep, Plan, RowStep, ScoreStep
-from harness.store import reachable
+from harness.store import reachable, write_text
 
 Progress = Callable[[int, int], None]
+Waits = Callable[[], None]  # called while another process has a folder
 KEPT = "weights_kept"  # in a merge's done.json
+METHOD = "method.py"  # beside a merge's recipe: the file of a method that does not come with harness
 
 
 def write_reference(row: RowStep) -> None:
@@ -36,7 +38,11 @@ def load_libraries() -> None:
 
 
 def compute_scores(
-    group: Sequence[ScoreStep], plan: Plan, progress: Progress, device: str = "auto"
+    group: Sequence[ScoreStep],
+    plan: Plan,
+    progress: Progress,
+    device: str = "auto",
+    waits: Waits = lambda: None,
 ) -> dict[str, Any]:
     """The statistics of one model on the same rows, in one backward pass per row, each into its folder.
     Where the plan's estimate says that they do not fit the GPU, sums lie in host memory and activations are
@@ -57,7 +63,7 @@ def compute_scores(
         against = Against(plan.inputs[need.against], fisher, need.penalty)
     with contextlib.ExitStack() as stack:
         for step in sorted(group, key=lambda step: step.folder.path):
-            stack.enter_context(step.folder.working(recipes.written(step.recipe)))
+            stack.enter_context(step.folder.working(recipes.written(step.recipe), waits))
         if all(step.folder.complete for step in group):  # another process did it while this one waited
             return group[0].folder.done()
         rows = load_rows(Calibration.model_validate(first.data), plan.family.folder)
@@ -93,6 +99,7 @@ def merge_rows(
     rows: Sequence[RowStep],
     progress: Callable[[str, int, int], None],
     kept: bool = True,
+    waits: Waits = lambda: None,
     **engine: Any,
 ) -> list[dict]:
     """Merge `rows` into their `checkpoint` folders in one set of passes; the records written to their
@@ -100,7 +107,10 @@ def merge_rows(
     are not `kept` are somebody's who deletes them."""
     with contextlib.ExitStack() as stack:
         for row in sorted(rows, key=lambda row: row.folder.path):  # two processes never wait for each other
-            stack.enter_context(row.folder.working(recipes.written(row.recipe)))
+            stack.enter_context(row.folder.working(recipes.written(row.recipe), waits))
+            if row.recipe.plugin is not None:
+                code = recipes.file_of(type(row.method)).read_text(encoding="utf-8")
+                write_text(row.folder.path / METHOD, code)
         meter = Meter()
         with meter.phase("merge"):
             records = merge_jobs(plan, rows, progress, on_error="record", **engine)
@@ -173,6 +183,7 @@ def evaluate(
     checkpoint: Path,
     progress: Callable[..., None],
     finished: Callable[[EvalStep, dict[str, Any] | Exception], None],
+    waits: Waits = lambda: None,
 ) -> Any:
     """Evaluations of one row, whose weights are in `checkpoint`, as one stream of requests, each into its
     folder. `progress(step, done, total, tokens so far)` may raise, which ends it. `finished` is told of each
@@ -187,7 +198,7 @@ def evaluate(
     with contextlib.ExitStack() as stack:
         for step in sorted(wanted, key=lambda step: step.folder.path):
             held[step.folder.path] = stack.enter_context(contextlib.ExitStack())
-            held[step.folder.path].enter_context(step.folder.working(recipes.written(step.recipe)))
+            held[step.folder.path].enter_context(step.folder.working(recipes.written(step.recipe), waits))
         for step in wanted:
             if step.folder.complete:  # another process did it while this one waited
                 finished(step, step.folder.done())

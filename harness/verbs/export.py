@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
+import shlex
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import yaml
 
 from harness import __version__, registry
 from harness.board import Board, read_board
 from harness.errors import HarnessError
 from harness.family import Family
 from harness.store import Store, reachable
+from harness.verbs import packing
 from harness.verbs.locked import locked_family
+from harness.verbs.portable import Places, family_file, places_of
+from harness.verbs.reporting import MADE
 
 # Of a run folder; weights, responses' database and statistics stay behind (the samples hold every response).
-KEPT = ("recipe.yaml", "done.json", "error.txt", "masks.json", "samples.parquet", "judged.parquet", "log.txt")
+KEPT = ("recipe.yaml", "done.json", "error.txt", "masks.json", "samples.parquet", "judged.parquet", "log.txt",
+        "row.json", "loss.jsonl", packing.METHOD)  # fmt: skip
 BESIDE = ("family.lock.yaml", "compat.json")
+DRAWN = ("figures", "terminal")  # reports that tell no path: what lies there is packed
 MOMENT = (1980, 1, 1, 0, 0, 0)  # of every entry, so that equal contents give an equal zip
 TOLD = """\
 # {title}
 
 Written by harness {version}. `report/` holds the tables (open `report/index.html`), `models/` what was merged
 and measured: `recipe.yaml` identifies a step, `done.json` is its record, `samples.parquet` (in `evals/`) has
-every question, response and score. `commands.sh` makes each row again, `environment.txt` has the versions.
+every question, response and score. `family.yaml` is the family, `methods/` and `tasks/` the files that do not
+come with harness, `environment.txt` has the versions. Paths of the author's machine are left out.
 
-Recompute every number of the table from the samples:
+Recompute every number of the table from the samples, here in this folder:
 
     harness explain --all --board report/board.json
+
+Make it again: `harness check family.yaml` tells what is missing (models that the family names by a path are
+not packed; `family.lock.yaml` has the hash of each), `commands.sh` has the command of every row.
 """
 
 
@@ -44,68 +55,150 @@ def export(family: str, results: Path, to: Path | None) -> int:
             f"family `{loaded.name}` has no report in {results}",
             "run `harness compare` or `harness report` first",
         )
-    board, to = read_board(path), to or Path(f"{loaded.name}.zip")
+    to = _target(to or Path(f"{loaded.name}.zip"))
+    try:
+        board = _relative(read_board(path), store.root)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise HarnessError(
+            f"{path} cannot be read: {error}", f"`harness report -f {family}` writes it anew"
+        ) from error
     temporary = to.with_name(f".{to.name}.part")
-    with reachable(to):
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as out:
-            for name, content in _entries(board, store, loaded):
-                out.writestr(zipfile.ZipInfo(name, MOMENT), content, zipfile.ZIP_DEFLATED)
-            count = len(out.namelist())
-        temporary.replace(to)
+    with reachable(to), tempfile.TemporaryDirectory() as folder:
+        stage = Path(folder) / loaded.name
+        warnings = _stage(stage, board, store, loaded)
+        try:
+            count = _zip(stage, temporary)
+            temporary.replace(to)
+        finally:
+            temporary.unlink(missing_ok=True)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
     click.echo(f"{to}  {count} files, {to.stat().st_size / 2**20:.1f} MiB")
     return 0
 
 
-def _entries(board: Board, store: Store, family: Family) -> Iterator[tuple[str, bytes]]:
-    """(name in the zip, content) in the order of names."""
-    found: dict[str, Path] = {}
-    for folder in _folders(board, store):
-        found |= {str(f.relative_to(store.root)): f for name in KEPT if (f := folder / name).is_file()}
-    for place in ("report", "imported"):
-        files = (f for f in (store.root / place).rglob("*") if f.is_file())
-        found |= {str(f.relative_to(store.root)): f for f in files if not f.name.startswith(".")}
-    found |= {name: store.root / name for name in BESIDE if (store.root / name).is_file()}
-    contents = {name: path.read_bytes() for name, path in found.items()}
-    contents["report/board.json"] = _relative(board, store.root).to_json().encode()
-    described = family.model_dump(mode="json", exclude_defaults=True)
-    contents["family.yaml"] = yaml.safe_dump(described, sort_keys=False, allow_unicode=True).encode()
-    methods = registry.find("methods")
-    for name in {row.method for row in board.rows} & set(methods):
-        if methods[name].source != "built in":
-            contents[f"methods/{name}.py"] = methods[name].path.read_bytes()
-    contents["README.md"] = TOLD.format(title=board.title, version=__version__).encode()
-    contents["commands.sh"] = _commands(board).encode()
-    contents["environment.txt"] = _environment().encode()
-    yield from sorted(contents.items())
+def _target(to: Path) -> Path:
+    """The file to write, or a HarnessError before any work."""
+    to = to.expanduser()
+    if to.is_dir():
+        raise HarnessError(f"--to {to} is a folder", f"name the file: `--to {to / 'tables.zip'}`")
+    if not to.parent.is_dir():
+        raise HarnessError(f"--to {to}: there is no folder {to.parent}", "make it, or choose another one")
+    return to
 
 
-def _folders(board: Board, store: Store) -> set[Path]:
-    """Run folders behind the board: of rows, of cells, and the statistics that a row's merge read."""
-    used = {Path(row.folder) for row in board.rows if row.folder}
-    cells = [cell for row in board.rows for cell in row.cells.values()]
-    used |= {Path(folder) for cell in cells for folder in (cell.folder, *cell.folders) if folder}
-    used |= {folder.parent.parent for folder in used if folder.parent.name == "evals"}
-    judged = {folder for model in used for folder in model.glob("evals/*--judge--*")}
-    scores = {folder for folder in (store.root / "scores").glob("*") if folder.is_dir()}
-    return {folder for folder in used | judged | scores if folder.is_relative_to(store.root)}
+def _stage(stage: Path, board: Board, store: Store, family: Family) -> list[str]:
+    """Lay out everything in the folder `stage` without this machine's paths; what could not be packed."""
+    checkpoints = {
+        key: str(row.recipe["checkpoint"])
+        for row in board.rows
+        if row.recipe.get("checkpoint")
+        for key in (row.label, row.role)
+    }
+    places = places_of(family, store.root, checkpoints)
+    for row in board.rows:
+        row.command = _command(row.command, places)
+    for name, path in sorted(_files(board, store).items()):
+        target = stage / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".parquet":  # of samples: what was asked and answered
+            target.symlink_to(path.absolute())
+        else:
+            target.write_bytes(places.content(name, path.read_bytes()))
+    plugins, warnings = packing.plugins(board, store, family)
+    told = {
+        **plugins,
+        "family.yaml": family_file(family, places),
+        "README.md": TOLD.format(title=board.title, version=__version__),
+        "commands.sh": _commands(board),
+        "environment.txt": _environment(),
+        "report/board.json": json.dumps(places.within(json.loads(board.to_json()))),
+    }
+    for name, text in told.items():
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        (stage / name).write_text(places.text(text), encoding="utf-8")
+    _render(stage / "report", store.report, places)
+    return warnings
+
+
+def _render(folder: Path, written: Path, places: Places) -> None:
+    """The reports that lie in `written`, of the board that is packed; those whose code is not here as they
+    are."""
+    made = json.loads((written / MADE).read_text("utf-8")) if (written / MADE).is_file() else {}
+    board, known = read_board(folder / "board.json"), registry.find("reports")
+    rendered = [name for name in {**made, "json": {}} if name in known and name not in DRAWN]
+    for name, told in made.items():
+        for file in [] if name in rendered else told["files"]:
+            if (written / file).is_file():
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (folder / file).write_bytes(places.content(file, (written / file).read_bytes()))
+    for name in rendered:
+        registry.report(name)(board, folder)
+
+
+def _zip(stage: Path, to: Path) -> int:
+    """Pack the folder in the order of names; how many files."""
+    files = sorted(str(path.relative_to(stage)) for path in stage.rglob("*") if path.is_file())
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as out:
+        for name in files:
+            out.writestr(zipfile.ZipInfo(name, MOMENT), (stage / name).read_bytes(), zipfile.ZIP_DEFLATED)
+    return len(files)
+
+
+def _files(board: Board, store: Store) -> dict[str, Path]:
+    """What is packed as it lies in the store but for paths: name in the zip -> file."""
+    found = {
+        f"{folder.relative_to(store.root)}/{name}": folder / name
+        for folder in _folders(board, store)
+        for name in KEPT
+        if (folder / name).is_file()
+    }
+    return found | {name: store.root / name for name in BESIDE if (store.root / name).is_file()}
+
+
+def _folders(board: Board, store: Store) -> Iterator[Path]:
+    """Run folders behind the board: of rows, of cells, of judgements; and the statistics and experts."""
+    used = {row.folder for row in board.rows}
+    used |= {f for row in board.rows for cell in row.cells.values() for f in (cell.folder, *cell.folders)}
+    inside = {store.root / folder for folder in used if folder and not Path(folder).is_absolute()}
+    inside |= {folder.parent.parent for folder in inside if folder.parent.name == "evals"}
+    inside |= {folder for model in inside for folder in model.glob("evals/*--judge--*")}
+    yield from inside
+    for kind in ("scores", "experts"):
+        yield from (folder for folder in (store.root / kind).glob("*") if folder.is_dir())
 
 
 def _relative(board: Board, root: Path) -> Board:
     """The board with folders as they are called in the zip. Changes `board`."""
 
     def inside(folder: str) -> str:
-        return str(Path(folder).relative_to(root)) if Path(folder).is_relative_to(root) else folder
+        parts = Path(folder).parts
+        ends = (Path(*parts[i:]) for i in range(len(parts)))  # wherever it lay when the board was written
+        return next((str(end) for end in ends if (root / end).is_dir() and not end.is_absolute()), folder)
 
     for row in board.rows:
-        row.folder = inside(row.folder)
+        row.folder = row.folder and inside(row.folder)
         for cell in row.cells.values():
-            cell.folder, cell.folders = inside(cell.folder), [inside(f) for f in cell.folders]
+            cell.folder, cell.folders = cell.folder and inside(cell.folder), [inside(f) for f in cell.folders]
     return board
 
 
+def _command(command: str, places: Places) -> str:
+    """A row's command with the packed family."""
+    parts = shlex.split(command)
+    if "--family" in parts[:-1]:
+        parts[parts.index("--family") + 1] = "family.yaml"
+    return shlex.join(map(places.text, parts))
+
+
 def _commands(board: Board) -> str:
-    lines = [f"# {row.label}\n{row.command}" for row in board.rows if row.command]
-    return "\n".join(["#!/bin/sh", *lines]) + "\n"
+    """Every command once."""
+    rows: dict[str, list[str]] = {}
+    for row in board.rows:
+        if row.command:
+            rows.setdefault(row.command, []).append(" ".join(row.label.split()))
+    lines = [f"# {', '.join(labels)}\n{command}" for command, labels in rows.items()]
+    return "\n".join(["#!/bin/sh", "# in the folder of family.yaml", *lines]) + "\n"
 
 
 def _environment() -> str:
