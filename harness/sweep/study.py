@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from harness import registry, yamlfile
+from harness import paper, registry, yamlfile
 from harness.errors import HarnessError, nearest
 from harness.family import Calibration, Family
 from harness.method import configure
@@ -67,6 +67,7 @@ class Study(Strict):
     grid: dict[str, list[Any]] = {}
     calibration: Sets | None = None
     families: Literal["all"] | None = None
+    published: dict[str, str] = {}
     seeds: int = Field(1, ge=1)
     spread: str | None = None
     measure: Literal["tasks", "cost"] = "tasks"
@@ -95,6 +96,23 @@ class Study(Strict):
             if axis is not None and axis not in self.grid:
                 raise ValueError(f"a spread over {axis!r}, which is no axis of the grid")
         return self
+
+    @field_validator("published")
+    @classmethod
+    def _in_paper(cls, published: dict[str, str]) -> dict[str, str]:
+        known = {row["variant"] for row in paper.selection_ablations()}
+        for name in published.values():
+            if name not in known:
+                raise ValueError(f"tables 15 to 17 have no {name!r}; {nearest(name, known)}")
+        return published
+
+    def printed(self) -> str:
+        """What the paper prints for these rows, in a sentence; empty where it has no such table."""
+        rows = {row["variant"]: row for row in paper.selection_ablations()}
+        told = [f"{label} {rows[name]['gsm8k']}" for label, name in self.published.items()]
+        references = [f"{name} {rows[name]['gsm8k']}" for name in ("base", "reasoning")]
+        where = f"GSM8K of qwen7b-safety in {paper.SOURCE}, {self.paper.lower()}"
+        return f"{where}: {', '.join([*told, *references])}" if told else ""
 
     def _points(self) -> int:
         return math.prod(map(len, self.grid.values())) * max(1, len(self.rows))

@@ -145,7 +145,7 @@ def _report(done: Carried, folder: Path, screen: Telling) -> None:
         write_csv(folder / "claims.csv", [verdict.row() for verdict in verdicts])
     if spread:
         write_csv(folder / "spread.csv", spread)
-    board.footnotes += [str(verdict) for verdict in verdicts]
+    board.footnotes += [*filter(None, [done.study.printed()]), *map(str, verdicts)]
     reporting.write_reports(board, folder, screen, _reports())
     print_board(board)
     _print_spread(done, spread)

@@ -142,3 +142,15 @@ def test_other_calibration_is_one_change_at_a_time():
     assert list(found) == [OWN, "n = 10", "seed = 1"]  # 100 is the family's own
     assert {spec.n for spec in found["n = 10"].calibration.values()} == {10}
     assert {spec.seed for spec in found["seed = 1"].calibration.values()} == {1}
+
+
+def test_the_papers_numbers_are_those_of_its_tables():
+    told = load_study("intervals").printed()
+    assert told.startswith("GSM8K of qwen7b-safety in arXiv:2601.05560, table 15: 0–5 % 70.79, 5–10 % 1.36, ")
+    assert told.endswith("base 70.04, reasoning 84.83") and "cumulative" not in told
+    assert "10 % 83.18" in load_study("cumulative").printed() and load_study("selection").printed() == ""
+    for name in SHIPPED:
+        known = [variant.label for variant in variants(load_study(name), load_family("tiny-safety"))]
+        assert set(load_study(name).published) <= set(known)
+    with pytest.raises(ValueError, match="have no 'interval_0_6'"):
+        study(rows={"a": {}}, published={"a": "interval_0_6"})
