@@ -128,7 +128,7 @@ class Block(TensorGroup):
         self.unit, self.depth, self.seed = unit, depth, 0
         self.name, self.module, self.layer = unit.name, unit.module, unit.layer
         self.shape, self.offset, self.length = unit.info.shape, unit.offset, unit.length
-        self._sources, self._buffers = sources, buffers
+        self._sources, self.buffers = sources, buffers
         self._loaded: dict[object, tuple[Tensor, int]] = {}
         self._experts = Lazy(roles, lambda role: self._load(("expert", role)))
         self._differences = Lazy(roles, self._delta)
@@ -177,18 +177,18 @@ class Block(TensorGroup):
         where that is its dtype."""
         info = self._sources.places[BASE][self.name]
         if info.dtype != code or SIZES[code] != 2:
-            return self._buffers.stored(self.base, code, f"base {code}")
-        held = self._buffers.raw("base", 2 * self.length)
+            return self.buffers.stored(self.base, code, f"base {code}")
+        held = self.buffers.raw("base", 2 * self.length)
         if BASE not in self._loaded:
             self._sources.reader.read(info, 2 * self.offset, held)
         return held
 
     def drawn(self, role: str, share: float) -> Tensor:
-        own = getattr(self._buffers, "drawn", None)
+        own = getattr(self.buffers, "drawn", None)
         return own(share, self.seed, role, self.name) if own else super().drawn(role, share)
 
     def uniform(self, role: str) -> Tensor:
-        own = getattr(self._buffers, "uniform", None)
+        own = getattr(self.buffers, "uniform", None)
         return own(self.seed, role, self.name) if own else super().uniform(role)
 
     def written_into(self) -> bool:
@@ -199,8 +199,8 @@ class Block(TensorGroup):
         if source not in self._loaded:
             info = self._sources.places[source][self.name]
             room = "base" if source == BASE else "raw"
-            tensor = self._buffers.load(self._sources.reader, info, self.offset, self.length, source, room)
-            self._sources.check(source, self.unit, tensor, self._buffers)
+            tensor = self.buffers.load(self._sources.reader, info, self.offset, self.length, source, room)
+            self._sources.check(source, self.unit, tensor, self.buffers)
             self._loaded[source] = tensor, tensor._version
         return self._loaded[source][0]
 
@@ -208,7 +208,7 @@ class Block(TensorGroup):
         key = ("delta", role)
         if key not in self._loaded:
             expert, base = self._load(("expert", role)), self._load(BASE)
-            tensor = self._buffers.difference(expert, base, key)
+            tensor = self.buffers.difference(expert, base, key)
             self._loaded[key] = tensor, tensor._version
         return self._loaded[key][0]
 

@@ -49,10 +49,11 @@ def run(
     begun = time.perf_counter()
     warnings = fit.check_fit(inputs.base, inputs.experts)
     report = progress or (lambda *_: None)
-    make = _buffers(inputs, jobs, device, allow_nonfinite)
-    block = block or getattr(make, "usual_block", BLOCK)
+    kinds, makes = _buffers(inputs, jobs, device, allow_nonfinite)
+    block = block or max((getattr(make, "usual_block", BLOCK) for make in makes.values()), default=BLOCK)
     runs = [
-        Run(job, Output(inputs, job, shard_bytes) if hasattr(job.method, "merge") else None) for job in jobs
+        Run(job, Output(inputs, job, shard_bytes) if hasattr(job.method, "merge") else None, kind)
+        for job, kind in zip(jobs, kinds, strict=True)
     ]
     _check_folders(jobs)
     for one in runs:
@@ -63,7 +64,7 @@ def run(
         for one in streaming:
             one.output.passing = Passing()
     if streaming:
-        with kept_pages(), Workers(threads or available(), block, make) as workers:
+        with kept_pages(), Workers(threads or available(), block, makes) as workers:
             _stream(Passes(inputs, streaming, workers, report, allow_nonfinite), warnings, begun)
     for one in runs:
         if one.output is None:
@@ -71,19 +72,26 @@ def run(
     return _records(runs, on_error)
 
 
-def _buffers(inputs: Any, jobs: Sequence[Any], device: str, allow_nonfinite: bool) -> Callable[[int], Any]:
-    """How a thread's buffers are made: for the compiled machine where the model is large, without torch where
-    no job needs it, on a CUDA device if it is asked for."""
+def _buffers(
+    inputs: Any, jobs: Sequence[Any], device: str, allow_nonfinite: bool
+) -> tuple[list[str], dict[str, Callable[[int], Any]]]:
+    """The kind of every job's buffers, and how a thread's are made: for the compiled machine where the model
+    is large, without torch where no job needs it, on a CUDA device if it is asked for."""
     models = [inputs.base, *inputs.experts.values()]
     check_device(device)
     on_cpu = device in ("cpu", "auto")
-    if on_cpu and not allow_nonfinite and fused.serves(inputs.base, jobs):
-        return fused.compiled()
-    if on_cpu and not allow_nonfinite and plain.serves(models, jobs):
-        return plain.PlainBuffers
-    from harness.checkpoint.blocks import Buffers, DeviceBuffers
+    kinds, makes = ["usual"] * len(jobs), {}
+    if on_cpu and not allow_nonfinite:
+        kinds = ["fused" if fused.serves(inputs.base, job.method) else "usual" for job in jobs]
+        if "fused" in kinds:
+            makes["fused"] = fused.compiled()
+        if plain.serves(models, jobs):
+            makes["usual"] = plain.PlainBuffers
+    if any(kind not in makes and hasattr(job.method, "merge") for kind, job in zip(kinds, jobs, strict=True)):
+        from harness.checkpoint.blocks import Buffers, DeviceBuffers
 
-    return Buffers if on_cpu else functools.partial(DeviceBuffers, device=device)
+        makes["usual"] = Buffers if on_cpu else functools.partial(DeviceBuffers, device=device)
+    return kinds, makes
 
 
 def _stream(passes: Passes, warnings: list[str], begun: float) -> None:

@@ -98,8 +98,8 @@ class Passes:
     def _alive(self) -> list[Run]:
         return [one for one in self.runs if one.error is None]
 
-    def _group(self, unit: Unit) -> Block:
-        buffers = self.workers.buffers
+    def _group(self, unit: Unit, kind: str) -> Block:
+        buffers = self.workers.buffers(kind)
         if hasattr(buffers, "begin"):
             buffers.begin(unit.offset, unit.length)
         return Block(unit, self.depth, self.sources, buffers, self.roles)
@@ -135,8 +135,10 @@ class Passes:
 
         def work(unit: Unit) -> None:
             nonlocal done
-            with self._group(unit) as group:
-                self._merge_into(group, [one for one in self._alive() if unit.name in one.left])
+            wanted = [one for one in self._alive() if unit.name in one.left]
+            for kind in dict.fromkeys(one.kind for one in wanted):
+                with self._group(unit, kind) as group:
+                    self._merge_into(group, [one for one in wanted if one.kind == kind])
             with self._lock:
                 done += 1
                 self.progress("merge", done, len(units))
@@ -183,7 +185,7 @@ class Passes:
         masks: Pairs = {}
         try:
             merged = one.job.method.merge(group.view(one.job.seed, one.job.scores), one.preparation.state)
-            if what := self.workers.buffers.unlike(merged, group.length):
+            if what := group.buffers.unlike(merged, group.length):
                 raise HarnessError(
                     f"{one.name} returned {what} for a block of {group.length} elements of `{group.name}`",
                     "return the merged block, a 1-D tensor",
@@ -206,7 +208,7 @@ class Passes:
         self, merged: Any, masks: Pairs, code: str, group: Block, figures: Figures | None
     ) -> tuple[Any, int, Any]:
         """As `carry_out`, of a block that is computed already: rounded once to the stored dtype, counted."""
-        buffers = self.workers.buffers
+        buffers = group.buffers
         bad = 0 if self.sources.allow_nonfinite else buffers.unstorable(merged, code)
         data = None if bad else buffers.stored(merged, code)
         return data, bad, None if bad or figures is None else figures.part(group, masks, data, code)

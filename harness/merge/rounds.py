@@ -15,7 +15,7 @@ from harness.merge.reduce import Later, Reducer
 from harness.merge.requests import Request, can_wait, function_key, replaced, requests_in, signature
 from harness.method import Cut
 
-View = tuple[int, tuple]  # what of a job changes the numbers of a request: its seed, its statistics
+View = tuple[str, int, tuple]  # what of a job changes the numbers of a request: its buffers, seed, statistics
 
 
 class Asked:
@@ -23,7 +23,7 @@ class Asked:
     numbers."""
 
     def __init__(self, request: Request, run: Any, units: list[Unit]) -> None:
-        self.request, self.runs = request, [run]
+        self.request, self.runs, self.kind = request, [run], run.kind
         self.solver = Ranker(request, units) if isinstance(request, Cut) else Reducer(request, units)
         where = getattr(request, "where", None)
         self.values = (run.view, type(request), function_key(request.values), function_key(where))
@@ -112,7 +112,7 @@ class Round:
         self,
         runs: list[Any],
         units: list[Unit],
-        group: Callable[[Unit], Block],
+        group: Callable[[Unit, str], Block],
         workers: Any,
         postponed: list[tuple[Asked, Later]],
     ) -> None:
@@ -163,18 +163,18 @@ class Round:
     def _sample(self, rankers: list[Asked], trial: int) -> None:
         """Bracket every cut. The stretches of a thread are remembered with their place, so that order is
         kept."""
-        by_scope: dict[str, list[Asked]] = {}
+        by_scope: dict[tuple[str, str], list[Asked]] = {}
         for asked in rankers:
-            by_scope.setdefault(asked.request.scope, []).append(asked)
-        for same in by_scope.values():
+            by_scope.setdefault((asked.kind, asked.request.scope), []).append(asked)
+        for (kind, _), same in by_scope.items():
             wanted: dict[Unit, list[Asked]] = {}
             for asked in same:
                 for unit in asked.solver.stretches(trial):
                     wanted.setdefault(unit, []).append(asked)
             found: dict[Unit, list[tuple[Asked, Any]]] = {unit: [] for unit in wanted}
 
-            def work(unit: Unit, wanted=wanted, found=found) -> None:
-                with self.group(unit) as group:
+            def work(unit: Unit, kind=kind, wanted=wanted, found=found) -> None:
+                with self.group(unit, kind) as group:
                     known: dict[Any, Any] = {}
                     for asked in wanted[unit]:
                         try:
@@ -222,9 +222,11 @@ class Round:
                 later.read(name)
 
     def _answer(self, unit: Unit, wanted: list[Asked]) -> None:
-        if not wanted:
-            return
-        with self.group(unit) as group:
+        for kind in dict.fromkeys(asked.kind for asked in wanted):
+            self._answer_in(kind, unit, [asked for asked in wanted if asked.kind == kind])
+
+    def _answer_in(self, kind: str, unit: Unit, wanted: list[Asked]) -> None:
+        with self.group(unit, kind) as group:
             known: dict[Any, Any] = {}
             for asked in wanted:
                 if asked.alive:

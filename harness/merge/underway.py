@@ -11,12 +11,14 @@ from harness.merge.output import Output
 
 
 class Run:
-    """One job under way. `output` is None for a whole-model method, which has its own."""
+    """One job under way. `output` is None for a whole-model method, which has its own; `kind` is that of
+    the buffers it is computed in."""
 
-    def __init__(self, job: Any, output: Output | None) -> None:
-        self.job, self.output = job, output
+    def __init__(self, job: Any, output: Output | None, kind: str) -> None:
+        self.job, self.output, self.kind = job, output, kind
         self.name = f"method `{type(job.method).method_name}`"
-        self.view = (job.seed, tuple((key, str(model.path)) for key, model in sorted(job.scores.items())))
+        statistics = tuple((key, str(model.path)) for key, model in sorted(job.scores.items()))
+        self.view = (kind, job.seed, statistics)
         self.preparation: Any = None
         self.figures: Any = None  # `masks.Figures`, if the job wants them
         self.error: Exception | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,11 +20,11 @@ def available() -> int:
 
 
 class Workers:
-    """A pool for one merge; `make(block)` makes a thread's buffers. Torch's own threads are off inside, so
-    that reductions run in one order."""
+    """A pool for one merge; `makes[kind](block)` makes a thread's buffers of a kind. Torch's own threads are
+    off inside, so that reductions run in one order."""
 
-    def __init__(self, threads: int, block: int, make: Callable[[int], Any]) -> None:
-        self.threads, self.block, self._make = threads, block, make
+    def __init__(self, threads: int, block: int, makes: Mapping[str, Callable[[int], Any]]) -> None:
+        self.threads, self.block, self._makes = threads, block, makes
         self._own = threading.local()
 
     def __enter__(self) -> Workers:
@@ -44,12 +44,12 @@ class Workers:
         if self._before:
             sys.modules["torch"].set_num_threads(self._before)
 
-    @property
-    def buffers(self) -> Any:
-        """The calling thread's buffers."""
-        if not hasattr(self._own, "buffers"):
-            self._own.buffers = self._make(self.block)
-        return self._own.buffers
+    def buffers(self, kind: str) -> Any:
+        """The calling thread's buffers of a kind."""
+        own = self._own.__dict__
+        if kind not in own:
+            own[kind] = self._makes[kind](self.block)
+        return own[kind]
 
     def each(self, items: Iterable[Any], work: Callable[[Any], None]) -> None:
         """`work(item)` for all items, begun in their order. The first exception stops all and is raised."""

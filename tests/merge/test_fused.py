@@ -3,6 +3,8 @@ time."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 import os
 import signal
@@ -17,7 +19,8 @@ from safetensors.torch import load_file
 
 from harness import HarnessError, merge_method, ops, registry
 from harness.checkpoint import Checkpoint
-from harness.merge import Inputs, Job, fused, merge
+from harness.merge import Inputs, Job, fused, merge, passes
+from harness.merge.fused.tallies import carry_out
 from harness.method import configure
 from tests import helpers_checkpoints as tiny
 from tests.merge.test_merge_exact import digests
@@ -98,7 +101,7 @@ def test_the_machine_gives_the_bytes_and_figures_of_one_operation_at_a_time(
         request.getfixturevalue("few_blocks_kept_whole")
     merge(models[0], jobs_of(models, tmp_path / "eager"))
     monkeypatch.setattr(fused, "LARGE", 0)
-    assert fused.serves(models[0].base, jobs_of(models, tmp_path))
+    assert all(fused.serves(models[0].base, job.method) for job in jobs_of(models, tmp_path))
     for threads, block in ((1, None), (3, 65536)):
         to = tmp_path / f"fused-{threads}"
         merge(models[0], jobs_of(models, to), threads=threads, block=block)
@@ -117,16 +120,29 @@ def test_another_stored_dtype_is_rounded_alike(models, tmp_path, monkeypatch):
         assert len(found(one)) == len(few) and found(one) == found(other)
 
 
-def test_what_the_machine_serves(inputs, tmp_path, machine, monkeypatch):
-    def serves(*names):
-        return fused.serves(
-            inputs.base, [Job(configure(registry.method(n), {}), tmp_path / n) for n in names]
-        )
-
-    assert serves("linear", "ties", "sce")
-    assert not fused.serves(inputs.base, [Job(NotPlain(), tmp_path)])
+def test_what_the_machine_serves(inputs, machine, monkeypatch):
+    methods = [configure(registry.method(name), {}) for name in ("linear", "ties", "sce")]
+    assert all(fused.serves(inputs.base, method) for method in methods)
+    assert not fused.serves(inputs.base, NotPlain())
     monkeypatch.setattr(fused, "LARGE", sum(info.numel for info in inputs.base.tensors.values()) + 1)
-    assert not serves("linear", "ties", "sce")
+    assert not any(fused.serves(inputs.base, method) for method in methods)
+
+
+def test_methods_that_need_tensors_share_the_passes(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(fused, "LARGE", 0)
+    computed = []
+    monkeypatch.setattr(passes, "carry_out", lambda held: computed.append(len(held)) or carry_out(held))
+    alone = jobs_of(models, tmp_path, RECIPES[4:6])
+    tensors = [
+        dataclasses.replace(job, method=copy.copy(job.method), to=tmp_path / "tensors" / job.to.name)
+        for job in alone
+    ]
+    for job in tensors:
+        object.__setattr__(job.method, "plain", False)  # of this copy; it is frozen
+    records = merge(models[0], [*alone, *tensors], threads=2)
+    assert set(computed) == {2} and {record["passes"] for record in records} <= {2, 3}
+    for job, other in zip(alone, tensors, strict=True):
+        assert digests(job.to) == digests(other.to)
 
 
 @merge_method("test_not_plain", title="uses what only tensors have")

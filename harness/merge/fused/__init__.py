@@ -4,7 +4,7 @@ to four times as fast. Importing the package imports neither numba nor torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from harness.checkpoint.read import Checkpoint
@@ -12,11 +12,9 @@ from harness.checkpoint.read import Checkpoint
 LARGE = 50_000_000  # elements; below, the machine's own start costs more than it saves
 
 
-def serves(base: Checkpoint, jobs: Sequence[Any]) -> bool:
-    """Whether these jobs on models of this size are better off with the machine."""
-    streaming = [job.method for job in jobs if hasattr(job.method, "merge")]
-    large = sum(info.numel for info in base.tensors.values()) >= LARGE
-    return large and all(getattr(method, "plain", False) for method in streaming)
+def serves(base: Checkpoint, method: Any) -> bool:
+    """Whether this method on models of this size is better off with the machine."""
+    return getattr(method, "plain", False) and sum(info.numel for info in base.tensors.values()) >= LARGE
 
 
 def compiled() -> Callable[[int], Any]:
