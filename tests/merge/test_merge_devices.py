@@ -134,7 +134,8 @@ def test_a_plain_method_that_asks_for_more_is_told_so(inputs, tmp_path):
 @pytest.fixture
 def staged(monkeypatch):
     """Blocks take the way through a device, and every kernel is the device's; the device is the CPU."""
-    monkeypatch.setattr(engine, "_buffers", lambda *_: functools.partial(DeviceBuffers, device="cpu"))
+    makes = {"usual": functools.partial(DeviceBuffers, device="cpu")}
+    monkeypatch.setattr(engine, "_buffers", lambda _, jobs, *__: (["usual"] * len(jobs), makes))
     monkeypatch.setattr(masking, "_on_cpu", lambda tensor: False)
 
 
