@@ -9,13 +9,14 @@ from harness.store import write_text
 from harness.typeset import LEAST, grid, kept, latex, latex_note, notes, signs, tabular
 
 WIDE = 9  # columns from which the document is set in landscape
+BEYOND = r"""\ifdefined\beyond\else\ifdefined\Umathchar\DeclareRobustCommand{\beyond}[2]{#2}\else
+  \DeclareRobustCommand{\beyond}[2]{{\scriptsize\textsf{U+#1}}}\fi\fi% characters that pdfTeX's fonts lack
+"""
 MACROS = r"""% Before \input, say, \newcommand{\spread}[2]{{\scriptsize\,$\pm$#1}}, or #2 for the interval.
 \providecommand{\spread}[2]{}
 \providecommand{\tablenotes}[1]{\par\medskip
   \begin{minipage}{\linewidth}\footnotesize\raggedright #1\end{minipage}}
 \providecommand{\signs}[1]{\rlap{\textsuperscript{#1}}}
-\ifdefined\beyond\else\ifdefined\Umathchar\newcommand{\beyond}[2]{#2}\else
-  \newcommand{\beyond}[2]{{\scriptsize\textsf{U+#1}}}\fi\fi% characters that pdfTeX's fonts lack
 \providecommand{\fitted}[1]{{\sbox0{#1}\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi}}
 """
 DOCUMENT = r"""\documentclass[10pt]{article}
@@ -23,7 +24,7 @@ DOCUMENT = r"""\documentclass[10pt]{article}
 \usepackage[utf8]{inputenc}
 \usepackage{mathptmx,helvet,courier,textcomp,booktabs,graphicx}
 \usepackage[a4paper,%s,margin=2cm]{geometry}
-\begin{document}
+%s\begin{document}
 """
 FLOAT = r"""\begin{table}[htbp]
 \centering
@@ -48,7 +49,7 @@ def render(board, folder):
         paths.append(_written(folder / "table-kept.tex", _body(shares)))
         said = f"{board.title}: {shares.title[:1].lower()}{shares.title[1:]}."
         floats.append(FLOAT % (latex(said, breaks=True), f"{name}-kept", "table-kept"))
-    head = DOCUMENT % ("landscape" if len(main.columns) >= WIDE else "portrait")
+    head = DOCUMENT % ("landscape" if len(main.columns) >= WIDE else "portrait", BEYOND)
     return [*paths, _written(folder / "table.tex", [head, *floats, r"\end{document}"])]
 
 
@@ -71,7 +72,7 @@ def _caption(board):
 
 
 def _body(table):
-    return [MACROS, r"\fitted{%", *tabular(table), "}"]
+    return [MACROS + BEYOND, r"\fitted{%", *tabular(table), "}"]
 
 
 def _written(path, lines):

@@ -263,8 +263,8 @@ def _components(board: Board) -> Iterable[str]:
             parts.append(f"{heading.title} {heading.text(between)} and {heading.text(within)}")
     if parts:
         yield (
-            "Their standard deviation between seeds, beside the standard error that the draw of items gives a "
-            f"single run (medians over the rows): {'; '.join(parts)}."
+            "Their standard deviation between seeds, beside the standard error that the draw of items gives "
+            f"a single run (medians over the rows): {'; '.join(parts)}."
         )
 
 

@@ -13,14 +13,14 @@ FIELDS: dict[str, type] = {
     "family": str, "split": str, "limit": int, "row": str, "role": str, "method": str, "parameters": str,
     "task": str, "metric": str, "title": str, "group": str, "kind": str, "main": bool,
     "higher_is_better": bool, "value": float, "stderr": float, "interval_low": float, "interval_high": float,
-    "n": int, "values": str, "sd": float, "sd_items": float, "best": bool, "second": bool, "collapsed": str, "older_code": bool,
-    "cell_stale": bool, "imported": bool, "footnotes": str, "kept": float, "group_average": float,
-    "baseline": str, "difference": float, "difference_low": float, "difference_high": float, "p": float,
-    "p_holm": float, "significant": bool, "test": str, "test_n": int, "detectable": float, "paper": float,
-    "paper_note": str, "unparsed": float, "unfinished": float, "empty": float, "truncated": float,
-    "repetition": float, "rates": str, "tokens_per_response": float, "settings": str, "merge_seconds": float,
-    "peak_mib": float, "recipe": str, "command": str, "notes": str, "model_folder": str, "eval_folder": str,
-    "eval_folders": str,
+    "n": int, "values": str, "sd": float, "sd_items": float, "best": bool, "second": bool, "collapsed": str,
+    "older_code": bool, "cell_stale": bool, "imported": bool, "footnotes": str, "kept": float,
+    "group_average": float, "baseline": str, "difference": float, "difference_low": float,
+    "difference_high": float, "p": float, "p_holm": float, "significant": bool, "test": str, "test_n": int,
+    "detectable": float, "paper": float, "paper_note": str, "unparsed": float, "unfinished": float,
+    "empty": float, "truncated": float, "repetition": float, "rates": str, "tokens_per_response": float,
+    "settings": str, "merge_seconds": float, "peak_mib": float, "recipe": str, "command": str, "notes": str,
+    "model_folder": str, "eval_folder": str, "eval_folders": str,
 }  # fmt: skip
 RATES = ("unparsed", "unfinished", "empty", "truncated", "repetition")
 

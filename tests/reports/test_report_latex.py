@@ -44,6 +44,20 @@ def test_a_table_compiles_without_warnings(name, tmp_path):
 
 
 @needs_tex
+def test_a_caption_may_hold_what_the_fonts_lack(tmp_path):
+    """The caption is set before the table that is read from its file, and written to the list of tables."""
+    board = boards.rich()
+    board.title, board.family = "中文任务 · 推理 + セーフティ", "中文"
+    registry.report("latex")(board, tmp_path)
+    whole = tmp_path / "table.tex"
+    whole.write_text(whole.read_text().replace(r"\end{document}", r"\listoftables\end{document}"))
+    assert not BAD.findall(compiled(tmp_path))
+    if shutil.which("pdftotext"):
+        words = ["pdftotext", "-layout", str(whole.with_suffix(".pdf")), "-"]
+        assert "U+4E2D" in subprocess.run(words, capture_output=True, text=True).stdout
+
+
+@needs_tex
 @pytest.mark.parametrize("setup", [SPREAD, SPREAD + r"\twocolumn" + "\n"])
 def test_errors_and_intervals_are_an_option_and_still_fit(setup, tmp_path):
     registry.report("latex")(boards.wide(), tmp_path)
