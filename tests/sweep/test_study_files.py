@@ -1,5 +1,8 @@
 """Every study that is shipped fits the tiny family, and says in its claims what there is to compare."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from harness import registry
@@ -154,3 +157,14 @@ def test_the_papers_numbers_are_those_of_its_tables():
         assert set(load_study(name).published) <= set(known)
     with pytest.raises(ValueError, match="have no 'interval_0_6'"):
         study(rows={"a": {}}, published={"a": "interval_0_6"})
+
+
+def test_the_example_of_the_docs_is_a_study(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "studies.md"
+    (text,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "mine.yaml").write_text(text)
+    mine = load_study(str(tmp_path / "mine.yaml"))
+    found = variants(mine, load_family("tiny-safety"))
+    assert len(found) == 4 and [len(pairs(claim, found)) for claim in mine.claims] == [2, 2, 2]
+    listed = set(re.findall(r"^\| `([a-z-]+)` \|", page.read_text(), re.MULTILINE))
+    assert listed == set(SHIPPED)
