@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.padding import Padding
 from rich.text import Text
 
 from harness import asked, ready, registry
@@ -158,14 +158,14 @@ def _print_spread(done: Carried, spread: Sequence[dict[str, Any]]) -> None:
         return
     headings = {h.key: h for h in done.board.headings}
     titles = list(dict.fromkeys(line["title"] for line in spread))
-    over = f"{max(line['n'] for line in spread)} " + (
-        f"values of {done.study.spread}" if done.study.spread else "seeds"
-    )
-    shown = tables.table((f"mean ± standard deviation over {over}", *titles))
+    over = f"{max(line['n'] for line in spread)} "
+    over += f"values of {done.study.spread}" if done.study.spread else "seeds"
+    rows = []
     for name in dict.fromkeys(line["row"] for line in spread):
         own = [line for line in spread if line["row"] == name]
-        shown.add_row(Text(name), *(_spelled(headings[line["column"]], line) for line in own))
-    tables.console().print("", shown)
+        rows.append(([name, *(_spelled(headings[line["column"]], line) for line in own)], ""))
+    tables.console().print(f"\nmean ± standard deviation over {over}:", markup=False)
+    tables.show(["", *titles], rows)
 
 
 def _spelled(heading: Heading, line: dict[str, Any]) -> str:
@@ -179,10 +179,12 @@ def _print_claims(verdicts: Sequence[Verdict]) -> None:
         return
     console = tables.console()
     console.print(f"\nWhat follows here ({HOW}):", markup=False)
+    wide = max(len(verdict.verdict) for verdict in verdicts) + 2
     for verdict in verdicts:
         shade = {"supported here": "green", "cannot be told here": "dim"}.get(verdict.verdict, "yellow")
-        console.print(Text.assemble((f"{verdict.verdict:19}", shade), f"  {verdict.sentence}"))
-        console.print(Padding(Text(verdict.evidence, style="dim"), (0, 0, 0, 21), expand=False))
+        console.print(Text.assemble((verdict.verdict.ljust(wide), shade), verdict.sentence))
+        for line in textwrap.wrap(verdict.evidence, console.width - wide):
+            console.print(Text(f"{'':{wide}}{line}", style="dim"))
 
 
 def _cost(study: Study, place: Place, screen: Telling, device: str) -> tuple[int, Board]:
@@ -199,11 +201,11 @@ def _cost(study: Study, place: Place, screen: Telling, device: str) -> tuple[int
 
 
 def _print_cost(board: Board) -> None:
-    shown = tables.table(("", *(heading.title for heading in board.headings), "paper: s", "GPU GB"))
+    rows = []
     for row, line in zip(board.rows, costing.lines(board), strict=True):
         cells = [board.text(row, heading) for heading in board.headings]
-        shown.add_row(Text(row.label), *cells, line["paper_seconds"] or "–", line["paper_gpu_gb"] or "–")
-    tables.console().print(shown)
+        rows.append(([row.label, *cells, line["paper_seconds"] or "–", line["paper_gpu_gb"] or "–"], ""))
+    tables.show(["", *(heading.title for heading in board.headings), "paper: s", "GPU GB"], rows)
     print_notes(board)
 
 

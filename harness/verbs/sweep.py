@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.text import Text
 
 from harness import asked, registry
 from harness.board import Board, BoardRow
@@ -152,13 +151,13 @@ def print_board(
     """The main columns on the terminal; `objectives` by the rows' ids are a column of their own."""
     headings = [h for h in board.headings if h.main]
     first = ("", "objective") if objectives is not None else ("",)
-    shown = tables.table((*first, *(f"{h.title} {h.arrow}" for h in headings)))
+    rows = []
     for row in board.rows:
         value = (objectives or {}).get(id(row))
         told = [] if objectives is None else ["–" if value is None else f"{value:.4f}"]
         cells = [board.text(row, h, error=row.is_merge and objectives is None) for h in headings]
-        shown.add_row(Text(board.label(row)), *told, *cells, style="bold" if row is chosen else "")
-    tables.console().print(shown)
+        rows.append(([board.label(row), *told, *cells], "bold" if row is chosen else ""))
+    tables.show([*first, *(f"{h.title} {h.arrow}" for h in headings)], rows, keep=len(first))
 
 
 def print_notes(board: Board, leave: int = 0) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 NARROWEST = 120  # columns of text, also on a narrower terminal
 
@@ -24,6 +26,35 @@ def table(columns: Sequence[str], title: str = "") -> Table:
     for index, name in enumerate(columns):
         made.add_column(name, justify="right" if index else "left", no_wrap=True)
     return made
+
+
+def show(names: Sequence[str], rows: Sequence[tuple[Sequence[Any], str]], keep: int = 1) -> None:
+    """Print a table, rows as (cells, style). Where it is wider than the terminal its columns are split over
+    several tables, each beginning with the first `keep` columns."""
+    out = console()
+    widths = [
+        max(cell_len(str(cell)) for cell in column)
+        for column in zip(names, *(cells for cells, _ in rows), strict=True)
+    ]
+    for part in _split(widths, keep, out.width):
+        shown = table([names[i] for i in part])
+        for cells, style in rows:
+            shown.add_row(*(as_text(cells[i]) for i in part), style=style)
+        out.print(shown)
+
+
+def _split(widths: Sequence[int], keep: int, room: int) -> list[list[int]]:
+    """Columns by table; two blanks lie between columns."""
+    first, parts = list(range(keep)), []
+    for index in range(keep, len(widths)):
+        fits = parts and sum(widths[i] + 2 for i in [*parts[-1], index]) - 2 <= room
+        parts = [*parts[:-1], [*parts[-1], index]] if fits else [*parts, [*first, index]]
+    return parts or [first]
+
+
+def as_text(cell: Any) -> Text:
+    """A cell as it is, without markup."""
+    return cell if isinstance(cell, Text) else Text(str(cell))
 
 
 def table_of(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
