@@ -24,6 +24,13 @@ class Command(click.Command):
         except HarnessError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
+        except OSError as error:
+            from harness.store import refusal
+
+            if (told := refusal(error)) is None:
+                raise
+            click.echo(f"error: {told}", err=True)
+            ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("stopped; the same command goes on from here", err=True)
             ctx.exit(130)

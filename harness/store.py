@@ -8,20 +8,26 @@ kernel frees it when its holder dies.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from harness.errors import HarnessError
+
+LOOK = 0.1  # seconds between two tries to take a lock
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+REFUSED = FULL | {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 
 
 def digest(value: Any) -> str:
@@ -68,13 +74,14 @@ class Folder:
         return yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
 
     @contextlib.contextmanager
-    def working(self, recipe: Mapping[str, Any]) -> Iterator[None]:
+    def working(self, recipe: Mapping[str, Any], busy: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the folder while its step runs: writes the recipe, keeps others out, and on failure leaves
-        `error.txt` with the reason. Waits for another process that holds it."""
+        `error.txt` with the reason. Waits for another process that holds it; `busy` is called while it does,
+        and may raise."""
         with reachable(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             with (self.path / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                _take(lock, busy)
                 write_text(
                     self.path / "recipe.yaml",
                     yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True),
@@ -97,6 +104,16 @@ class Folder:
         )
 
 
+def _take(lock: IO, busy: Callable[[], None]) -> None:
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            busy()
+            time.sleep(LOOK)
+
+
 def write_text(path: Path, text: str, errors: str = "strict") -> None:
     """Write a file whole or not at all: temporary file beside it, fsync, rename. `errors` as in `open`."""
     with whole(path) as temporary:
@@ -112,9 +129,21 @@ def whole(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # what a write fails on is not said by itself
         raise
+
+
+def refusal(error: OSError, path: Path | None = None, reasons: Collection[int] = FULL) -> HarnessError | None:
+    """What a disk that is full or read-only means in two lines; None for other errors."""
+    if error.errno not in reasons:
+        return None
+    return HarnessError(
+        f"cannot write {error.filename or path or 'a file'}: {error.strerror}",
+        "choose another folder with `--results DIR`, or free some space",
+    )
 
 
 @contextlib.contextmanager
@@ -123,23 +152,10 @@ def reachable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        import errno
-
-        reasons = {
-            errno.EACCES,
-            errno.EROFS,
-            errno.ENOSPC,
-            errno.EPERM,
-            errno.ENOTDIR,
-            errno.EEXIST,
-            errno.EDQUOT,
-        }
-        if error.errno not in reasons:
+        told = refusal(error, path, REFUSED)
+        if told is None:
             raise
-        raise HarnessError(
-            f"cannot write {error.filename or path}: {error.strerror}",
-            "choose another folder with `--results DIR`, or free some space",
-        ) from error
+        raise told from error
 
 
 class Store:

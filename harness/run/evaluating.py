@@ -75,9 +75,9 @@ class RowEvaluation:
     def _ask(self, wanted: Sequence[EvalStep], evaluator: Any, where: Path) -> None:
         if not wanted or self.stop.is_set():
             return
-        shown, finished = self._shown, self._finished
+        told = self._shown, self._finished, self._waits
         try:
-            self._scoring.append(steps.evaluate(self.plan, wanted, evaluator, where, shown, finished))
+            self._scoring.append(steps.evaluate(self.plan, wanted, evaluator, where, *told))
         except Exception as error:  # of all, or of what is left: the checkpoint, the disk
             for step in wanted:
                 if step.folder.path in self._left:
@@ -88,6 +88,11 @@ class RowEvaluation:
             raise Stopped
         self._shares[step.folder.path] = (done, total, tokens)
         self.outcome.screen.now("eval", self.row.label, *map(sum, zip(*self._shares.values(), strict=True)))
+
+    def _waits(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
+        self.outcome.waits("eval", self.row.label)
 
     def _finished(self, step: EvalStep, record: dict[str, Any] | Exception) -> None:
         if isinstance(record, Exception):

@@ -47,7 +47,8 @@ def make_merges(
     what = rows[0].label if len(rows) == 1 else f"{len(rows)} merges in shared passes"
     outcome.screen.now("merge", what)
     show = lambda part, i, n: outcome.screen.now("merge", f"{what}, {part}", i, n)  # noqa: E731
-    records = steps.merge_rows(plan, rows, show, kept, **merging)
+    waits = lambda: outcome.waits("merge", what)  # noqa: E731
+    records = steps.merge_rows(plan, rows, show, kept, waits, **merging)
     made = []
     for row, record in zip(rows, records, strict=True):
         if record["error"] is None:

@@ -11,7 +11,7 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.plan import RowStep
 from harness.screen import Screen
-from harness.store import Folder, write_text
+from harness.store import Folder, refusal, write_text
 
 
 class Outcome:
@@ -35,6 +35,8 @@ class Outcome:
     def fail(self, folder: Folder, kind: str, what: str, error: BaseException | str) -> None:
         """Write a failure down, if the disk takes it, and go on."""
         trace = ""
+        if isinstance(error, OSError):
+            error = refusal(error) or error
         if isinstance(error, BaseException) and not isinstance(error, HarnessError):
             trace = "".join(traceback.format_exception(error))
             error = f"{type(error).__name__}: {error}"
@@ -55,6 +57,10 @@ class Outcome:
                 self._said.add(warning)
             if not known:
                 self.screen.note(warning)
+
+    def waits(self, kind: str, what: str) -> None:
+        """Say once that another process has the folder of a step."""
+        self.warn([f"{kind} {what}: another process is at it, and is waited for"])
 
     def warn_of(self, row: RowStep, record: dict[str, Any]) -> None:
         """Say a merge's warnings; those about its masks are about this row alone."""

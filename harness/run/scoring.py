@@ -35,7 +35,8 @@ def make_scores(plan: Plan, group: Sequence[ScoreStep], outcome: Outcome, device
     outcome.screen.now("scores", what)
     try:
         show = lambda i, n: outcome.screen.now("scores", what, i, n)  # noqa: E731
-        record = steps.compute_scores(group, plan, show, device)
+        waits = lambda: outcome.waits("scores", what)  # noqa: E731
+        record = steps.compute_scores(group, plan, show, device, waits)
     except HarnessError:
         raise
     except Exception as error:
