@@ -194,13 +194,14 @@ def campaign(
 
 
 def differences(table: list[dict[str, str]], expected: list[dict[str, str]]) -> list[tuple]:
-    """(row, task, metric, value, expected value) of cells that are not equal."""
+    """(row, task, metric, column, value, expected value) where they are not equal."""
     if len(table) != len(expected):
         raise AssertionError(f"{len(table)} lines in the table, not {len(expected)}")
     return [
-        (one["row"], one["task"], one["metric"], one["value"], other["value"])
+        (one["row"], one["task"], one["metric"], name, one.get(name), other.get(name))
         for one, other in zip(table, expected, strict=True)
-        if one != other
+        for name in one | other
+        if one.get(name) != other.get(name)
     ]
 
 
