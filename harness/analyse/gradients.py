@@ -43,13 +43,19 @@ class Finding:
     def supported(self) -> bool:
         return self.interval[1] < 1.0
 
-    def __str__(self) -> str:
-        low, high = self.interval
-        verdict = "supported here" if self.supported else "not supported here"
+    @property
+    def verdict(self) -> str:
         if self.interval[0] > 1.0:
-            verdict += ": the opposite is"
-        evidence = f"{self.compared} ×{self.effect:.3g} [{low:.3g}, {high:.3g}], n = {self.n}"
-        return f"{self.sentence}: {verdict} ({evidence})"
+            return "the opposite holds here"
+        return "supported here" if self.supported else "not supported here"
+
+    @property
+    def evidence(self) -> str:
+        low, high = self.interval
+        return f"{self.compared}: ×{self.effect:.3g} [{low:.3g}, {high:.3g}], n = {self.n}"
+
+    def __str__(self) -> str:
+        return f"{self.sentence}: {self.verdict} ({self.evidence})"
 
 
 def by_layer(norms: Sequence[Norm], key: str = "nuclear") -> dict[str, list[float]]:
@@ -88,9 +94,10 @@ def findings(spectra: dict[Series, list[Norm]]) -> list[Finding]:
         base = spectra.get(Series("base", series.data, series.set))
         if series.model == "base" or base is None:
             continue
-        about = series.model == "reasoning"
+        about = series.model == "reasoning" and series.set is None
         compared = f"nuclear norm, {series.label} / base on the same"
-        sentence = CLAIM if about else f"`{series.model}` has lower gradients on its own data than the base"
+        data = "its own data" if series.set is None else f"the set `{series.set}`"
+        sentence = CLAIM if about else f"`{series.model}` has lower gradients on {data} than the base"
         told.append(Finding(sentence, compared, *ratio(norms, base, _level, paired=True)))
         if about and _layers(norms) > 1:
             told.append(
@@ -100,7 +107,7 @@ def findings(spectra: dict[Series, list[Norm]]) -> list[Finding]:
     for one in named:
         other = Series(one.model, one.data)
         if other in spectra:
-            sentence = f"`{one.data}` data of set `{one.set}` has lower gradients than the family's own"
+            sentence = f"the set `{one.set}` gives `{one.model}` lower gradients than the family's own data"
             given = ratio(spectra[one], spectra[other], _level, paired=False)
             told.append(Finding(sentence, f"nuclear norm, {one.label} / {other.label}", *given))
     return told

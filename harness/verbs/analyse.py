@@ -56,8 +56,7 @@ def gradients(
     ]
     folder = _folder(plan.store, "gradients")
     write(layers, "nuclear-norm", drawn, folder)
-    told = [str(finding) for finding in body.findings(found)]
-    return _tell(folder, {"gradients": body.table(by_label)}, told, as_json)
+    return _tell(folder, {"gradients": body.table(by_label)}, body.findings(found), as_json)
 
 
 def masks(family: str, results: Path, methods: Sequence[str] | None, as_json: bool) -> int:
@@ -212,22 +211,23 @@ def _folder(store: Store, kind: str) -> Path:
     return folder
 
 
-def _tell(folder: Path, tables: dict[str, Rows], sentences: Sequence[str], as_json: bool) -> int:
+def _tell(folder: Path, tables: dict[str, Rows], findings: Sequence[Any], as_json: bool) -> int:
     """Write every table as CSV, print those that are short."""
     for name, rows in tables.items():
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             out = csv.DictWriter(file, list(rows[0]))
             out.writeheader()
             out.writerows(rows)
+    sentences = list(map(str, findings))
     (folder / "findings.txt").write_text("".join(f"{line}\n" for line in sentences), encoding="utf-8")
     if as_json:
-        click.echo(json.dumps({**tables, "findings": list(sentences)}, indent=1, ensure_ascii=False))
+        click.echo(json.dumps({**tables, "findings": sentences}, indent=1, ensure_ascii=False))
         return 0
     console = tables_of.console()
     for name, rows in tables.items():
         if len(rows) <= LONGEST:
             console.print(tables_of.table_of(name, rows))
-    for line in sentences:
-        console.print(Text(line))
+    if findings:
+        tables_of.verdicts("ratios with the 95 % interval of a bootstrap over samples", findings)
     console.print(Text(f"all of it: {folder}/", style="dim"))
     return 0

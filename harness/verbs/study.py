@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.text import Text
 
 from harness import asked, ready, registry
 from harness.board import Board, Heading
@@ -22,7 +19,7 @@ from harness.figures import write
 from harness.store import Store, reachable
 from harness.sweep import costing
 from harness.sweep.carrying import Asked, Carried, carried, carry, check, joined, plans_of
-from harness.sweep.claims import HOW, Verdict, columns_of
+from harness.sweep.claims import HOW, columns_of
 from harness.sweep.drawing import draw, is_surface
 from harness.sweep.partial import Telling, measured, write_csv, write_rows
 from harness.sweep.study import Study, load_study, pairs, variants
@@ -150,7 +147,8 @@ def _report(done: Carried, folder: Path, screen: Telling) -> None:
     print_board(board)
     _print_spread(done, spread)
     print_notes(board, leave=len(verdicts))
-    _print_claims(verdicts)
+    if verdicts:
+        tables.verdicts(HOW, verdicts)
 
 
 def _print_spread(done: Carried, spread: Sequence[dict[str, Any]]) -> None:
@@ -172,19 +170,6 @@ def _spelled(heading: Heading, line: dict[str, Any]) -> str:
     if line["mean"] is None:
         return "–" if line["n"] > 1 else "nothing drawn"
     return f"{heading.text(line['mean'])} ± {heading.text(line['sd'])}"
-
-
-def _print_claims(verdicts: Sequence[Verdict]) -> None:
-    if not verdicts:
-        return
-    console = tables.console()
-    console.print(f"\nWhat follows here ({HOW}):", markup=False)
-    wide = max(len(verdict.verdict) for verdict in verdicts) + 2
-    for verdict in verdicts:
-        shade = {"supported here": "green", "cannot be told here": "dim"}.get(verdict.verdict, "yellow")
-        console.print(Text.assemble((verdict.verdict.ljust(wide), shade), verdict.sentence))
-        for line in textwrap.wrap(verdict.evidence, console.width - wide):
-            console.print(Text(f"{'':{wide}}{line}", style="dim"))
 
 
 def _cost(study: Study, place: Place, screen: Telling, device: str) -> tuple[int, Board]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,19 @@ def _split(widths: Sequence[int], keep: int, room: int) -> list[list[int]]:
 def as_text(cell: Any) -> Text:
     """A cell as it is, without markup."""
     return cell if isinstance(cell, Text) else Text(str(cell))
+
+
+def verdicts(how: str, found: Sequence[Any]) -> None:
+    """Print sentences (`sentence`, `verdict`, `evidence`), each with its evidence below it."""
+    out = console()
+    out.print(f"\nWhat follows here ({how}):", markup=False)
+    wide = max(len(one.verdict) for one in found) + 2
+    for one in found:
+        shade = {"supported here": "green", "cannot be told here": "dim"}.get(one.verdict, "yellow")
+        for index, line in enumerate(textwrap.wrap(one.sentence, out.width - wide)):
+            out.print(Text.assemble((("" if index else one.verdict).ljust(wide), shade), line))
+        for line in textwrap.wrap(one.evidence, out.width - wide):
+            out.print(Text(f"{'':{wide}}{line}", style="dim"))
 
 
 def table_of(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

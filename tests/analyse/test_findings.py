@@ -18,13 +18,28 @@ def norms(scale, samples=30, layers=4, noise=0.1):
 
 
 @pytest.mark.parametrize(
-    ("scale", "said"), [(0.5, "supported here"), (1.0, "not supported here"), (2.0, "the opposite is")]
+    ("scale", "said"),
+    [(0.5, "supported here"), (1.0, "not supported here"), (2.0, "the opposite holds here")],
 )
 def test_the_claim_is_supported_refuted_or_left_open(scale, said):
     spectra = {Series("reasoning", "reasoning"): norms(scale), Series("base", "reasoning"): norms(1.0)}
     level_, steadiness = findings(spectra)
     assert said in str(level_) and level_.effect == pytest.approx(scale)
     assert level_.supported == steadiness.supported == (scale < 1)
+
+
+def test_other_sets_are_compared_with_the_base_and_with_the_familys_own():
+    short = {
+        Series("reasoning", "reasoning", "short"): norms(2.0),
+        Series("base", "reasoning", "short"): norms(0.1),
+    }
+    spectra = {Series("reasoning", "reasoning"): norms(0.5), Series("base", "reasoning"): norms(1.0), **short}
+    told = {finding.sentence: finding for finding in findings(spectra)}
+    base = told["`reasoning` has lower gradients on the set `short` than the base"]
+    assert base.verdict == "the opposite holds here" and base.effect == pytest.approx(20)
+    own = [f for s, f in told.items() if s.startswith("the set `short` gives")]
+    assert [f.effect for f in own] == [pytest.approx(4.0), pytest.approx(0.1)]
+    assert own[1].supported and not own[0].supported and "×0.1 [" in own[1].evidence
 
 
 def test_noise_alone_supports_nothing():
