@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import asked, ready, registry
+from harness.analyse import forensics
 from harness.board import Board, Heading
 from harness.board.cells import headings_of
 from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError
 from harness.family import Family
 from harness.figures import cost as cost_figure
+from harness.figures import masks as masks_figure
 from harness.figures import write
 from harness.store import Store, reachable
 from harness.sweep import costing
@@ -138,6 +140,7 @@ def _report(done: Carried, folder: Path, screen: Telling) -> None:
     rows = merges if surface else [*references, *merges]
     draw(done.study.name, rows, board.headings, folder / "figures", points if surface else None)
     verdicts, spread = done.verdicts(), done.spread()
+    _write_masks(done, folder)
     if verdicts:
         write_csv(folder / "claims.csv", [verdict.row() for verdict in verdicts])
     if spread:
@@ -149,6 +152,15 @@ def _report(done: Carried, folder: Path, screen: Telling) -> None:
     print_notes(board, leave=len(verdicts))
     if verdicts:
         tables.verdicts(HOW, verdicts)
+
+
+def _write_masks(done: Carried, folder: Path) -> None:
+    """What the rows' masks consist of, where they have any: `masks.csv` and a figure."""
+    told = {row.label: forensics.read(Path(row.folder)) for _, row in done.merges}
+    lines = [line for name, own in told.items() if own is not None for line in forensics.totals(name, own)]
+    if lines:
+        write_csv(folder / "masks.csv", lines)
+    write(masks_figure, "masks", masks_figure.rows(done.board), folder / "figures")
 
 
 def _print_spread(done: Carried, spread: Sequence[dict[str, Any]]) -> None:
