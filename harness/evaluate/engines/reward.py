@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from harness.evaluate.engines import LoadError
+from harness.evaluate.engines.chunks import Emit
 from harness.evaluate.engines.loading import device_of, facts, line, read_model
 
-Emit = Callable[[list[tuple[int, Any]]], None]
 BATCH = 32
 
 

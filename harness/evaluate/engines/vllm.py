@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 # Read when vLLM is imported: the engine lives in this process, which is a child already; nothing is reported
@@ -30,6 +29,7 @@ from vllm.platforms import current_platform  # noqa: E402
 
 from harness.checkpoint.read import HEAD, Checkpoint  # noqa: E402
 from harness.evaluate.engines import LoadError  # noqa: E402
+from harness.evaluate.engines.chunks import Emit  # noqa: E402
 from harness.evaluate.engines.loading import line  # noqa: E402
 from harness.evaluate.engines.vllm_requests import StreamingVLLM  # noqa: E402
 from harness.evaluate.engines.vllm_swap import (  # noqa: E402
@@ -40,7 +40,6 @@ from harness.evaluate.engines.vllm_swap import (  # noqa: E402
     opened,
 )
 
-Emit = Callable[[list[tuple[int, Any]]], None]
 WORKER = "harness.evaluate.engines.vllm_worker.Swap"
 STEP_TOKENS = 2048  # of a step on a GPU: logits of that many prompt tokens fit what vLLM leaves free
 

@@ -7,9 +7,7 @@ in its order. So answers are what `lm_eval --model vllm` gets from the same engi
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from lm_eval.models.utils import maybe_truncate, postprocess_generated_text
 from lm_eval.models.vllm_causallms import VLLM
@@ -19,11 +17,10 @@ from vllm.sampling_params import RequestOutputKind
 
 from harness.evaluate.choice import IDLE, unsupported
 from harness.evaluate.engines import LoadError
+from harness.evaluate.engines.chunks import Chunks, Emit
 
-Emit = Callable[[list[tuple[int, Any]]], None]
 Asked = tuple[list[int], SamplingParams]
 Pair = tuple[list[int], list[int]]  # tokens of a context and of its continuation
-CHUNK, SECONDS = 32, 0.5  # answers are handed on when so many are there, or after so long
 
 
 class StreamingVLLM(VLLM):
@@ -34,23 +31,21 @@ class StreamingVLLM(VLLM):
         contexts = self.tok_encode([r["context"] for _, r in requests])
         order = sorted(range(len(requests)), key=lambda i: (-len(contexts[i]), requests[i][1]["context"]))
         made = [self._sampled(contexts[i], requests[i][1]) for i in order]
-        out = _Chunks(emit)
-        for at, output in self._run([(tokens, params) for tokens, params, _ in made]):
-            (answer,) = output.outputs
-            if answer.finish_reason not in ("stop", "length"):
-                raise RuntimeError(f"vLLM ended a request with `{answer.finish_reason}`")
-            text = postprocess_generated_text(answer.text, made[at][2], None)
-            facts = {"tokens": len(answer.token_ids), "finish": answer.finish_reason}
-            out.add(requests[order[at]][0], {"text": text, **facts})
-        out.flush()
+        with Chunks(emit) as out:
+            for at, output in self._run([(tokens, params) for tokens, params, _ in made]):
+                (answer,) = output.outputs
+                if answer.finish_reason not in ("stop", "length"):
+                    raise RuntimeError(f"vLLM ended a request with `{answer.finish_reason}`")
+                text = postprocess_generated_text(answer.text, made[at][2], None)
+                facts = {"tokens": len(answer.token_ids), "finish": answer.finish_reason}
+                out.add(requests[order[at]][0], {"text": text, **facts})
 
     def score(self, requests: list[tuple[int, dict]], emit: Emit) -> None:
         """Log-likelihoods of continuations."""
         pairs = [self._pair(r["context"], r["continuation"]) for _, r in requests]
-        out = _Chunks(emit)
-        for at, (logprob, greedy) in self._scored(pairs):
-            out.add(requests[at][0], {"logprob": logprob, "greedy": greedy})
-        out.flush()
+        with Chunks(emit) as out:
+            for at, (logprob, greedy) in self._scored(pairs):
+                out.add(requests[at][0], {"logprob": logprob, "greedy": greedy})
 
     def score_rolling(self, requests: list[tuple[int, dict]], emit: Emit) -> None:
         """Log-likelihoods of whole documents, cut into windows of `max_length - 2` tokens as lm-eval does."""
@@ -68,16 +63,15 @@ class StreamingVLLM(VLLM):
             owners += [owner] * len(own)
             counts.append((len(own), len(tokens)))
         parts: dict[int, dict[int, float]] = {owner: {} for owner in range(len(requests))}
-        out = _Chunks(emit)
-        for owner in [owner for owner, (windows, _) in enumerate(counts) if not windows]:
-            out.add(requests[owner][0], {"logprob": 0.0, "tokens": 0})  # an empty document
-        for at, (logprob, _) in self._scored(pairs):
-            owner = owners[at]
-            parts[owner][at] = logprob
-            if len(parts[owner]) == counts[owner][0]:  # added up in the order of the text, as lm-eval does
-                total = sum(value for _, value in sorted(parts.pop(owner).items()))
-                out.add(requests[owner][0], {"logprob": total, "tokens": counts[owner][1]})
-        out.flush()
+        with Chunks(emit) as out:
+            for owner in [owner for owner, (windows, _) in enumerate(counts) if not windows]:
+                out.add(requests[owner][0], {"logprob": 0.0, "tokens": 0})  # an empty document
+            for at, (logprob, _) in self._scored(pairs):
+                owner = owners[at]
+                parts[owner][at] = logprob
+                if len(parts[owner]) == counts[owner][0]:  # in the order of the text, as lm-eval adds up
+                    total = sum(value for _, value in sorted(parts.pop(owner).items()))
+                    out.add(requests[owner][0], {"logprob": total, "tokens": counts[owner][1]})
 
     def _sampled(self, tokens: list[int], request: dict) -> tuple[list[int], SamplingParams, list[str]]:
         """(tokens of the prompt, cut on the left where they leave no room; how to sample; stop strings)"""
@@ -151,23 +145,6 @@ class StreamingVLLM(VLLM):
             for output in engine.step():
                 if output.finished:
                     yield int(output.request_id), output
-
-
-class _Chunks:
-    """Answers on their way to the parent, a few at a time."""
-
-    def __init__(self, emit: Emit) -> None:
-        self.emit, self.held, self.since = emit, [], time.monotonic()
-
-    def add(self, index: int, answer: dict) -> None:
-        self.held.append((index, answer))
-        if len(self.held) >= CHUNK or time.monotonic() - self.since > SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        if self.held:
-            self.emit(self.held)
-        self.held, self.since = [], time.monotonic()
 
 
 def _seed(request: dict) -> int:
