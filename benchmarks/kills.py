@@ -27,7 +27,7 @@ from pathlib import Path
 
 FAMILY, LIMIT = "tiny-safety", 8
 METHODS, TASKS = "linear,ties (paper)", "tiny_chain,tiny_refusal,tiny_prose"
-LIFE = {"parent": 3, "engine": 2}  # kills; an engine that dies three times without an answer fails its step
+LIFE = {"parent": 5, "engine": 2}  # kills; an engine that dies three times without an answer fails its step
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def strike(
     responses are stored (most of the time of so small a one goes into starting). None where it had ended."""
     begun, had = time.monotonic(), len(run.stored())
     late = draw.random() < 0.5 or had >= usual.responses
-    seconds = draw.uniform(0.3, usual.seconds) if late else 0.0
+    while_there = usual.seconds * (0.6 if what == "engine" else 1)  # before the end there are only reports
+    seconds = draw.uniform(0.3, while_there) if late else 0.0
     responses = 0 if late else draw.randint(had + 1, usual.responses)
     while process.poll() is None:
         ripe = time.monotonic() - begun >= seconds and len(run.stored()) >= responses
