@@ -8,21 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from harness.merge.block import place_of
+from harness.store import Folder
 
 Told = Mapping[str, Any]  # a masks.json
+DROP_BOTH = {"led"}  # methods that always do; of others their parameter `exclusion` says it
 
 
 def read(folder: Path) -> Told | None:
-    """The figures of a merge's masks; None where it has none."""
+    """The figures of a merge's masks; None where it has none. `drops_both` says whether its method takes what
+    two roles select from both."""
     path = folder / "masks.json"
     told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return told if told.get("masks") else None
+    if not told.get("masks"):
+        return None
+    recipe = Folder(folder).recipe() if (folder / "recipe.yaml").is_file() else {}
+    rule = recipe.get("parameters", {}).get("exclusion")
+    return {**told, "drops_both": rule == "drop_both" or recipe.get("method") in DROP_BOTH}
 
 
 def totals(label: str, told: Told) -> list[dict[str, Any]]:
     """One row for each role: shares of all elements selected, in embeddings, with zero gradient, lost to the
     output dtype; energy |M*tau|^2/|tau|^2; overlap of the roles before exclusion as Jaccard index."""
-    overlap = jaccard(told["total"]["roles"])
+    overlap = jaccard(told["total"]["roles"]) if told.get("drops_both") else None
     return [
         {
             "row": label, "role": role, "selected": own["selected_share"], "energy": own["energy"],
@@ -35,8 +42,8 @@ def totals(label: str, told: Told) -> list[dict[str, Any]]:
 
 
 def jaccard(roles: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """|A and B| / |A or B| of two roles' masks before exclusion. Known where an exclusion took the same
-    elements from both, which are the overlap; None elsewhere."""
+    """|A and B| / |A or B| of two roles' masks before an exclusion that took the overlap from both; None
+    where there are not two roles, or the same was not taken from both."""
     if len(roles) != 2 or any("removed" not in own for own in roles.values()):
         return None
     one, other = roles.values()

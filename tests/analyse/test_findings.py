@@ -65,6 +65,7 @@ def part(elements, **selected):
 
 TOLD = {
     "masks": True,
+    "drops_both": True,
     "total": {"elements": 100, "roles": {"reasoning": REASONING, "task": TASK}},
     "modules": {"embed_tokens": part(40, reasoning=2, task=0), "q_proj": part(60, reasoning=6, task=4)},
     "tensors": {
@@ -80,6 +81,8 @@ def test_overlap_is_a_jaccard_index_where_it_is_known():
     uneven = {**TOLD["total"]["roles"], "task": {**TOLD["total"]["roles"]["task"], "removed": 3}}
     assert forensics.jaccard(uneven) is None  # a sign election, not an exclusion
     assert [row["jaccard"] for row in forensics.totals("r", TOLD)] == [pytest.approx(2 / 14)] * 2
+    kept = {**TOLD, "drops_both": False}  # what is left to both was not taken from them, and is unknown
+    assert [row["jaccard"] for row in forensics.totals("r", kept)] == [None, None]
 
 
 def test_composition_by_module_and_layer_adds_up():
