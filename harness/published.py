@@ -102,10 +102,10 @@ def export(family: str, results: Path, to: Path | None) -> None:
 
 @click.command(name="import", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
-@options("family", "results")
-@click.option("--as", "label", metavar="LABEL", help="What the row is called (default: from the file).")
-def import_(file: Path, family: str, results: Path, label: str | None) -> None:
+@options("family", "tasks", "results")
+@click.option("--as", "label", metavar="LABEL", help="What the row is called (default: the model's name).")
+def import_(file: Path, family: str, tasks: str | None, results: Path, label: str | None) -> None:
     """Take an lm-eval result FILE as a row of a family's table, marked as imported."""
     from harness.verbs import importing
 
-    sys.exit(importing.import_file(file, family, results, label))
+    sys.exit(importing.import_file(file, family, results, label, split(tasks)))

@@ -2,53 +2,162 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import re
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.board.cells import interval_of
+from harness.board.cells import headings_of, interval_of
+from harness.board.lm_eval_file import OURS, THEIRS, ResultFile
 from harness.board.model import BoardRow, Cell, Heading
 from harness.errors import HarnessError
-from harness.evaluate.intervals import pairs_of
+from harness.evaluate.task_file import TaskFile
 from harness.store import Store, digest, reachable, slug, write_text
 
-OURS = "harness_"  # what our tasks are called where lm-eval runs them
-ENGINES = {"hf": "hf", "hf-auto": "hf", "huggingface": "hf", "vllm": "vllm"}
+
+@dataclass(frozen=True)
+class Imported:
+    """What was taken in: the row's label, its cells, those of them with samples, what of the file was left
+    out, and the file whose row it replaced."""
+
+    label: str
+    columns: tuple[Heading, ...]
+    sampled: tuple[str, ...]
+    left_out: tuple[str, ...]
+    replaced: str | None = None
 
 
-def import_results(path: Path, store: Store, tasks: Sequence[str], label: str | None = None) -> str:
-    """Take a `results_*.json` of lm-eval into the store as a row; its label. Samples written beside it
-    (`--log_samples`) come along, so that the row can be tested item by item. A row of that label is replaced.
+@dataclass
+class _Taken:
+    """A task of the file as it is kept; `samples` None where there are none."""
 
-    Raises HarnessError for a file that is none of lm-eval's, and one with none of `tasks`."""
-    found = _read(path)
-    named = {name: _ours(name) for name in found["results"]}
-    known = {ours for ours in named.values() if ours in tasks or ours.removeprefix("lm_eval:") in tasks}
-    if not known:
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    samples: list[dict[str, Any]] | None = None
+
+
+def import_results(
+    path: Path, store: Store, tasks: Sequence[TaskFile], label: str | None = None, taken: Collection[str] = ()
+) -> Imported:
+    """Take the columns of `tasks` from a `results_*.json` of lm-eval into the store as a row. Samples written
+    beside it (`--log_samples`) come along, so that the row can be tested item by item. The row of an earlier
+    import of the same model under the same label is replaced.
+
+    Raises HarnessError, before anything is written, for a file that is none of lm-eval's or holds what is no
+    result, one with no column of `tasks`, and a label that another row (`taken`) has."""
+    file = ResultFile(path)
+    name = _label(file, label, taken)
+    folder = store.root / "imported" / slug(name, {}, digest(name))
+    before = _record(folder / "row.json") if (folder / "row.json").is_file() else None
+    if before is not None and before.get("model", file.model) != file.model:
         raise HarnessError(
-            f"{path} has none of the family's tasks, but {', '.join(sorted(named))}",
-            "the family has " + ", ".join(tasks),
+            f"`{name}` is the row of {before['model']}, imported from {before['file']}",
+            "choose another name with `--as LABEL`",
         )
-    label = label or found.get("model_name") or path.stem
-    folder = store.root / "imported" / slug(str(label), {}, digest(str(label)))
-    record: dict[str, Any] = {"label": str(label), "file": path.name, "tasks": {}}
+    columns, found = _columns(file, headings_of(tuple(tasks)))
+    if not columns:
+        known = ", ".join(_theirs(task.name) for task in tasks)
+        raise HarnessError(
+            f"{path} has none of the family's tasks, but {_metrics_of(file)}",
+            f"they are asked of lm-eval as {known}; `--tasks` names others",
+        )
+    record = {
+        "label": name,
+        "file": path.name,
+        "model": file.model,
+        "tasks": {task: {"metrics": kept.metrics, "settings": kept.settings} for task, kept in found.items()},
+    }
     with reachable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, ours in named.items():
-            if ours in known:
-                record["tasks"][ours] = _task(found, name)
-                _take_samples(path, name, folder / ours.replace(":", "-"))
-        write_text(folder / "row.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    return str(label)
+        _write(folder, store.root, record, found)
+    ours = {_theirs(task) for task in found}
+    return Imported(
+        name,
+        tuple(columns),
+        tuple(task for task, kept in found.items() if kept.samples is not None),
+        tuple(task for task in file.tasks if task not in ours),
+        before and before["file"],
+    )
+
+
+def _label(file: ResultFile, given: str | None, taken: Collection[str]) -> str:
+    if given is not None and not given.strip():
+        raise HarnessError(f"--as {given!r} is no label", "name the row, as in `--as 'our fine-tune'`")
+    name = " ".join((given or file.model).split())
+    if name in taken:
+        raise HarnessError(f"another row is called `{name}`", "choose another name with `--as LABEL`")
+    return name
+
+
+def _theirs(task: str) -> str:
+    """What lm-eval calls one of our tasks."""
+    return task.removeprefix(THEIRS) if task.startswith(THEIRS) else OURS + task
+
+
+def _columns(file: ResultFile, headings: Sequence[Heading]) -> tuple[list[Heading], dict[str, _Taken]]:
+    """The columns that the file has numbers for, and what of the file they show, by task."""
+    columns, found = [], {}
+    for heading in headings:
+        task = _theirs(heading.task)
+        key = file.metric_key(task, heading.metric) if task in file.tasks else None
+        if key is None:
+            continue
+        if heading.task not in found:
+            found[heading.task] = _Taken({}, file.settings(task), file.samples(task))
+        found[heading.task].metrics[heading.metric] = file.metric(task, key, heading.kind)
+        columns.append(heading)
+    return columns, found
+
+
+def _metrics_of(file: ResultFile) -> str:
+    named = [f"{task} ({', '.join(k for k in given if ',' in k and '_stderr' not in k)})"
+             for task, given in file.tasks.items()]  # fmt: skip
+    return ", ".join(sorted(named)[:10]) + f" and {len(named) - 10} more" * (len(named) > 10) or "nothing"
+
+
+def _write(folder: Path, root: Path, record: Mapping[str, Any], found: Mapping[str, _Taken]) -> None:
+    """Write the row whole or not at all: beside its place, then swapped in."""
+    from harness.evaluate.results import write_samples
+
+    new, old = (root / f".imported-{kind}-{os.getpid()}" for kind in ("new", "old"))
+    try:
+        new.mkdir(parents=True)
+        for task, kept in found.items():
+            if kept.samples is not None:
+                (new / _folder(task)).mkdir()
+                write_samples(kept.samples, new / _folder(task) / "samples.parquet")
+        write_text(new / "row.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        folder.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        for rest in (new, old):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _folder(task: str) -> str:
+    return task.replace(":", "-").replace("/", "-")
+
+
+def _record(file: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return {**told, "label": told["label"], "file": told["file"], "tasks": dict(told["tasks"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HarnessError(
+            f"{file} cannot be read: {error}", f"delete {file.parent}, and import again"
+        ) from error
 
 
 def imported_rows(store: Store, headings: Sequence[Heading]) -> list[BoardRow]:
     """The rows that were imported, with their cells of these columns; those without any are left out."""
     rows = []
     for file in sorted((store.root / "imported").glob("*/row.json")):
-        told = json.loads(file.read_text(encoding="utf-8"))
+        told = _record(file)
         cells = {}
         for heading in headings:
             task = told["tasks"].get(heading.task) or {}
@@ -56,11 +165,10 @@ def imported_rows(store: Store, headings: Sequence[Heading]) -> list[BoardRow]:
             if metric is not None:
                 cells[heading.task, heading.metric] = _cell(metric, task, heading, file.parent)
         if cells:
-            role = "imported"
-            source = {"file": told["file"]}
-            rows.append(
-                BoardRow(told["label"], role, None, {}, str(file.parent), cells, recipe=source, imported=True)
-            )
+            role, source = "imported", {"file": told["file"]}
+            row = BoardRow(told["label"], role, None, {}, str(file.parent), cells, recipe=source)
+            row.imported = True
+            rows.append(row)
     return rows
 
 
@@ -69,7 +177,7 @@ def _cell(metric: Mapping[str, Any], task: Mapping[str, Any], heading: Heading, 
         metric["value"],
         metric["stderr"],
         metric["n"],
-        folder=str(folder / heading.task.replace(":", "-")),
+        folder=str(folder / _folder(heading.task)),
         interval=interval_of(dict(metric), heading.kind),
         imported=True,
         settings=dict(task["settings"]),
@@ -82,67 +190,3 @@ def _metric(metrics: Mapping[str, Any], wanted: str) -> Mapping[str, Any] | None
         return metrics[wanted]
     found = [value for key, value in metrics.items() if key.partition(",")[0] == wanted]
     return found[0] if len(found) == 1 else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise HarnessError(f"{path}: {error.strerror}", "name a results_*.json of lm-eval") from error
-    except ValueError as error:
-        raise HarnessError(f"{path} is no JSON: {error}", "name a results_*.json of lm-eval") from error
-    if not isinstance(found, dict) or not isinstance(found.get("results"), dict) or "n-samples" not in found:
-        raise HarnessError(
-            f"{path} is no result file of lm-eval", "`lm_eval --output_path FOLDER` writes a results_*.json"
-        )
-    return found
-
-
-def _ours(name: str) -> str:
-    return name.removeprefix(OURS) if name.startswith(OURS) else f"lm_eval:{name}"
-
-
-def _task(found: Mapping[str, Any], name: str) -> dict[str, Any]:
-    given, config = found["results"][name], found.get("config") or {}
-    n = (found["n-samples"].get(name) or {}).get("effective", 0)
-    metrics = {}
-    for key, value in given.items():
-        metric, comma, chosen = key.partition(",")
-        if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
-            continue
-        spread = given.get(f"{metric}_stderr,{chosen}")
-        metrics[key] = {"value": value, "stderr": spread if isinstance(spread, float) else None, "n": n}
-    limit = config.get("limit")
-    settings = {
-        "engine": ENGINES.get(str(config.get("model")), str(config.get("model"))),
-        "chat template": bool(found.get("chat_template")),
-        "limit": None if limit is None else n,
-        "split": "test",
-    }
-    dtype = re.search(r"(?:^|,)dtype=([\w.]+)", str(config.get("model_args", "")))
-    return {"metrics": metrics, "settings": settings | ({"dtype": dtype[1]} if dtype else {})}
-
-
-def _take_samples(path: Path, name: str, folder: Path) -> None:
-    """`samples_<task>_<date>.jsonl` of the same run as Parquet, under the names of our samples."""
-    date = path.stem.removeprefix("results_")
-    file = path.with_name(f"samples_{name}_{date}.jsonl")
-    if not file.is_file():
-        return
-    from harness.evaluate.results import write_samples
-
-    rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        sample = json.loads(line)
-        row = {"doc_id": sample["doc_id"], "filter": sample.get("filter", "none"),
-               "prompt": str(sample.get("arguments", "")), "target": str(sample.get("target", "")),
-               "response": json.dumps(sample.get("filtered_resps"), ensure_ascii=False)}  # fmt: skip
-        for metric in sample.get("metrics", ()):
-            value = sample.get(metric)
-            if pairs_of([value]):
-                row |= {"loglikelihood": float(value[0]), "weight": float(value[1])}
-            elif isinstance(value, (int, float)):
-                row[metric] = float(value)
-        rows.append(row)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_samples(rows, folder / "samples.parquet")
