@@ -30,7 +30,7 @@ def ranks(board: Board) -> dict[str, Rank]:
     import numpy as np
 
     columns = [h for h in board.headings if h.main]
-    rows = [r for r in board.rows if r.is_merge and all(_finite(r, h) for h in columns)]
+    rows = [row for row in board.rows if row.is_merge and not lacking(board, row)]
     if not rows or not columns:
         return {}
     broken = np.array([not ranked(row) for row in rows])
@@ -45,6 +45,11 @@ def ranks(board: Board) -> dict[str, Rank]:
     }
 
 
+def lacking(board: Board, row: BoardRow) -> list[str]:
+    """The main columns that a row lacks, by title."""
+    return [h.title for h in board.headings if h.main and not _finite(row, h)]
+
+
 def _finite(row: BoardRow, heading: Heading) -> bool:
     cell = row.cell(heading)
     return cell is not None and not math.isnan(cell.value)
@@ -53,7 +58,8 @@ def _finite(row: BoardRow, heading: Heading) -> bool:
 def _values(rows: Sequence[BoardRow], heading: Heading):
     import numpy as np
 
-    return np.array([row.cell(heading).value for row in rows])
+    values = [row.cell(heading).value for row in rows]
+    return np.array([float(f"{value:.12g}") for value in values])  # equal but for the last digits of a sum
 
 
 def _ranked(values, heading: Heading, broken):

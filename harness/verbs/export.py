@@ -15,6 +15,7 @@ import click
 
 from harness import __version__, registry
 from harness.board import Board, read_board
+from harness.board.places import relative
 from harness.errors import HarnessError
 from harness.family import Family
 from harness.store import Store, reachable
@@ -57,7 +58,7 @@ def export(family: str, results: Path, to: Path | None) -> int:
         )
     to = _target(to or Path(f"{loaded.name}.zip"))
     try:
-        board = _relative(read_board(path), store.root)
+        board = relative(read_board(path), store.root)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise HarnessError(
             f"{path} cannot be read: {error}", f"`harness report -f {family}` writes it anew"
@@ -166,21 +167,6 @@ def _folders(board: Board, store: Store) -> Iterator[Path]:
     yield from inside
     for kind in ("scores", "experts"):
         yield from (folder for folder in (store.root / kind).glob("*") if folder.is_dir())
-
-
-def _relative(board: Board, root: Path) -> Board:
-    """The board with folders as they are called in the zip. Changes `board`."""
-
-    def inside(folder: str) -> str:
-        parts = Path(folder).parts
-        ends = (Path(*parts[i:]) for i in range(len(parts)))  # wherever it lay when the board was written
-        return next((str(end) for end in ends if (root / end).is_dir() and not end.is_absolute()), folder)
-
-    for row in board.rows:
-        row.folder = row.folder and inside(row.folder)
-        for cell in row.cells.values():
-            cell.folder, cell.folders = cell.folder and inside(cell.folder), [inside(f) for f in cell.folders]
-    return board
 
 
 def _command(command: str, places: Places) -> str:
