@@ -44,7 +44,7 @@ def _needs(tasks: dict[str, TaskFile], plan: Plan) -> Iterator[tuple[str, Callab
 
 
 def _built(task: TaskFile, split: str) -> None:
-    from harness.evaluate.measure import build
+    from harness.evaluate.building import build
 
     build(task, split)
 

@@ -132,7 +132,7 @@ def test_known_tasks_have_the_columns_of_the_field():
 
 
 def test_missing_data_names_the_way_to_get_it(home, tmp_path):
-    from harness.evaluate.measure import build
+    from harness.evaluate.building import build
 
     with pytest.raises(HarnessError) as caught:
         build(lm_eval_task("wikitext"), "test")
