@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -64,14 +65,21 @@ def export(family: str, results: Path, to: Path | None) -> int:
             f"{path} cannot be read: {error}", f"`harness report -f {family}` writes it anew"
         ) from error
     temporary = to.with_name(f".{to.name}.part")
-    with reachable(to), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         stage = Path(folder) / loaded.name
-        warnings = _stage(stage, board, store, loaded)
+        with reachable(stage):
+            warnings = _stage(stage, board, store, loaded)
         try:
             count = _zip(stage, temporary)
             temporary.replace(to)
+        except OSError as error:
+            raise HarnessError(
+                f"cannot write {to}: {error.strerror}",
+                "choose another file with `--to FILE`, or free some space",
+            ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{to}  {count} files, {to.stat().st_size / 2**20:.1f} MiB")
@@ -85,6 +93,8 @@ def _target(to: Path) -> Path:
         raise HarnessError(f"--to {to} is a folder", f"name the file: `--to {to / 'tables.zip'}`")
     if not to.parent.is_dir():
         raise HarnessError(f"--to {to}: there is no folder {to.parent}", "make it, or choose another one")
+    if to.exists() and not to.is_file():
+        raise HarnessError(f"--to {to} is no regular file", f"name another one: `--to {to.name}.zip`")
     return to
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import zipfile
@@ -14,9 +15,12 @@ import yaml
 from click.testing import CliRunner
 
 from harness import registry
+from harness.board import Board, Heading
 from harness.cli import main
 from harness.family import parse_family
 from harness.family.pins import references
+from harness.store import Store
+from harness.verbs import packing
 from harness.verbs.portable import Places, family_file, places_of
 
 TINY = Path(__file__).parents[2] / "harness" / "families" / "tiny"
@@ -173,14 +177,21 @@ def test_wrapped_and_escaped_paths_are_replaced():
 
 @pytest.mark.parametrize(
     ("to", "message"),
-    [(".", "is a folder"), ("nowhere/x.zip", "there is no folder"), ("file/x.zip", "there is no folder")],
+    [
+        (".", "is a folder"),
+        ("nowhere/x.zip", "there is no folder"),
+        ("file/x.zip", "there is no folder"),
+        ("pipe", "is no regular file"),
+        ("/proc/x.zip", "cannot write /proc/x.zip"),
+    ],
 )
 def test_a_target_that_cannot_be_written_is_told(home, tmp_path, to, message, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
     done = run("export", "-f", home / "fam.yaml", "--results", home / "results", "--to", to)
     assert done.exit_code == 2 and message in done.output and "--to" in done.output
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]
 
 
 def test_a_failure_leaves_no_half_zip(home, tmp_path, monkeypatch):
@@ -204,3 +215,23 @@ def test_what_is_not_at_hand_is_said(home, tmp_path):
     finally:
         (home / "code" / "gone.py").rename(home / "code" / "mine.py")
     assert lost.exit_code == 0 and "file of method `mine` that made `my own` is not here" in lost.output
+
+
+def test_the_users_tasks_are_packed_with_their_parts(home, tmp_path, monkeypatch):
+    (tmp_path / "tasks").mkdir()
+    texts = {
+        "mine_paper.yaml": "include: mine.yaml\ntask: harness_mine_paper\n",
+        "mine.yaml": "process_results: !function mine.score\ndoc_to_text: !function other.ask\n",
+        "mine.py": "score = 1\n",
+        "other.py": "ask = 2\n",
+        "unused.py": "",
+    }
+    for name, text in texts.items():
+        (tmp_path / "tasks" / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    family = parse_family(home / "fam.yaml")
+    names = ("mine_paper", "tiny_chain", "lm_eval:arc_easy", "gone")
+    headings = [Heading(name, "m", name, "g", True, "accuracy") for name in names]
+    found, lacking = packing.plugins(Board("fam", "t", headings, [], []), Store(tmp_path, "fam"), family)
+    assert found == {f"tasks/{name}": text for name, text in texts.items() if name != "unused.py"}
+    assert lacking == ["the file of task `gone` is not here, so it is not packed"]
