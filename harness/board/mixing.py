@@ -21,6 +21,7 @@ def check(headings: Sequence[Heading], rows: Sequence[BoardRow], allow: bool = F
     not tell is a footnote of its own, and no reason to refuse."""
     said: list[str] = []
     refused: list[str] = []
+    theirs: dict[str, None] = {}
     for heading in headings:
         cells = [(row, cell) for row in rows if (cell := row.cell(heading)) is not None]
         common = _common([cell for _, cell in cells])
@@ -34,6 +35,8 @@ def check(headings: Sequence[Heading], rows: Sequence[BoardRow], allow: bool = F
             ]
             if odd:
                 refused.append(f"`{row.label}` in {heading.title} ({', '.join(odd)})")
+                if row.imported:
+                    theirs[row.folder] = None
                 _note(cell, ", ".join(odd), said)
             unknown = [key for key in common if key not in cell.settings]
             if cell.imported:
@@ -43,7 +46,8 @@ def check(headings: Sequence[Heading], rows: Sequence[BoardRow], allow: bool = F
         more = f" and {len(refused) - SHOWN} more" * (len(refused) > SHOWN)
         raise HarnessError(
             f"cells were not measured alike: {'; '.join(refused[:SHOWN])}{more}",
-            "measure them alike; or --allow-mixed shows them with footnotes",
+            "measure them alike; or --allow-mixed shows them with footnotes"
+            + f"; or delete what was imported: {', '.join(theirs)}" * bool(theirs),
         )
     return said
 

@@ -181,7 +181,7 @@ def _overall(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 def _print(console: Console, board: Board, lines: Sequence[Line], rest: Sequence[Unranked]) -> None:
     digits = _averages(board)
-    table = _table(f"{board.family}  {board.title}", ("", "rank", "95 %", *digits))
+    table = _table(("", "rank", "95 %", *digits))
     for line in lines:
         rank = line.rank
         spread = f"{rank.low:.1f}–{rank.high:.1f}" if rank.low is not None else "–"
@@ -189,7 +189,9 @@ def _print(console: Console, board: Board, lines: Sequence[Line], rest: Sequence
         style = "italic" if line.collapsed else ""
         label = Text(visible(line.row) + ("*" if line.collapsed else ""), style=style)
         table.add_row(label, f"{rank.mean:.1f}", spread, *cells)
-    console.print(table if lines else table.title)
+    console.print(Text(f"{visible(board.family)}  {visible(board.title)}", style="italic"))
+    if lines:
+        console.print(table)
     columns = ", ".join(visible(h.title) for h in board.headings if h.main)
     told = [f"rank: mean over {columns}, among the merges; collapsed (*) last"] if lines else []
     if any(line.rank.low is None for line in lines):
@@ -203,7 +205,7 @@ def _print(console: Console, board: Board, lines: Sequence[Line], rest: Sequence
 
 
 def _print_overall(console: Console, overall: Sequence[dict[str, Any]]) -> None:
-    table = _table("methods over families (best row of each)", ("", "mean rank", "families", "collapsed in"))
+    table = _table(("", "mean rank", "families", "collapsed in"))
     for entry in overall:
         table.add_row(
             Text(visible(entry["method"])),
@@ -211,11 +213,12 @@ def _print_overall(console: Console, overall: Sequence[dict[str, Any]]) -> None:
             str(entry["families"]),
             str(entry["collapsed"]),
         )
+    console.print(Text("methods over families (best row of each)", style="italic"))
     console.print(table)
 
 
-def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, title=Text(visible(title)), title_justify="left")
+def _table(headings: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
     for heading in headings:
         table.add_column(Text(visible(heading)), justify="left" if not heading else "right")
     return table

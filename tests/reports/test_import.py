@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from harness.board import BoardRow, mixing
 from harness.board.cells import headings_of
 from harness.board.imported import imported_rows
 from harness.cli import main
+from harness.errors import HarnessError
 from harness.store import Store
 from harness.tasks import named
 
@@ -307,6 +309,18 @@ def test_a_damaged_row_of_the_store_is_told(theirs, tmp_path):
     file.write_text("{")
     done = take(theirs(), tmp_path)
     assert done.exit_code == 2 and "row.json cannot be read" in done.output
+
+
+def test_a_row_that_does_not_fit_is_named_with_its_folder(theirs, tmp_path):
+    assert take(theirs(), tmp_path).exit_code == 0
+    (row,) = rows(tmp_path, "tiny_chain")
+    ours = BoardRow("base", "base", None, {}, "", copy.deepcopy(row.cells))
+    (cell,) = ours.cells.values()
+    cell.settings["limit"], cell.imported = 9, False
+    with pytest.raises(HarnessError) as caught:
+        mixing.check(headings_of(named(["tiny_chain"])), [ours, row])
+    assert "limit 4 instead of 9" in caught.value.message
+    assert f"delete what was imported: {row.folder}" in caught.value.hint
 
 
 @pytest.mark.slow
