@@ -135,16 +135,32 @@ def _stage(stage: Path, board: Board, store: Store, family: Family) -> list[str]
 def _render(folder: Path, written: Path, places: Places) -> None:
     """The reports that lie in `written`, of the board that is packed; those whose code is not here as they
     are."""
-    made = json.loads((written / MADE).read_text("utf-8")) if (written / MADE).is_file() else {}
+    made = _made(written / MADE)
     board, known = read_board(folder / "board.json"), registry.find("reports")
-    rendered = [name for name in {**made, "json": {}} if name in known and name not in DRAWN]
-    for name, told in made.items():
-        for file in [] if name in rendered else told["files"]:
+    rendered = [name for name in {**made, "json": []} if name in known and name not in DRAWN]
+    for name, files in made.items():
+        for file in [] if name in rendered else files:
             if (written / file).is_file():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / file).write_bytes(places.content(file, (written / file).read_bytes()))
     for name in rendered:
         registry.report(name)(board, folder)
+
+
+def _made(record: Path) -> dict[str, list[str]]:
+    """The files of every report that was rendered, from `rendered.json`."""
+    try:
+        made = {name: told["files"] for name, told in json.loads(record.read_text("utf-8")).items()}
+        if any(
+            Path(file).is_absolute() or ".." in Path(file).parts for files in made.values() for file in files
+        ):
+            raise ValueError("a file lies outside")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise HarnessError(
+            f"{record} cannot be read: {why}", "`harness report --again` writes the reports anew"
+        ) from error
+    return made
 
 
 def _zip(stage: Path, to: Path) -> int:

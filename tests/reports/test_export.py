@@ -202,6 +202,34 @@ def test_a_failure_leaves_no_half_zip(home, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("board.json", "{"),
+        ("board.json", '{"schema": 1, "headings": [], "rows": [3]}'),
+        ("rendered.json", "{"),
+        ("rendered.json", "[]"),
+        ("rendered.json", '{"csv": {"files": ["../../x"]}}'),
+        ("rendered.json", None),
+    ],
+)
+def test_a_damaged_report_is_told(home, tmp_path, name, text):
+    copied = shutil.copytree(home / "results", tmp_path / "results")
+    file = copied / "fam" / "report" / name
+    file.unlink() if text is None else file.write_text(text)
+    done = run("export", "-f", home / "fam.yaml", "--results", copied, "--to", tmp_path / "x.zip")
+    assert done.exit_code == 2 and f"{name} cannot be read" in done.output and "anew" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_models_of_the_hub_are_called_as_the_family_calls_them(tmp_path):
+    family = parse_family(registry.get("families", "qwen7b-safety").path)
+    folder = "/data/hub/models--Qwen--Qwen2.5-7B/snapshots/abc"
+    places = places_of(family, tmp_path / "qwen7b-safety", {"base": folder, "gone": "/elsewhere"})
+    assert places.text(f"on {folder}:") == f"on {family.base}:"
+    assert places.text(f"{tmp_path}/qwen7b-safety/converted/x") == "converted/x"
+
+
 def test_what_is_not_at_hand_is_said(home, tmp_path):
     copied = shutil.copytree(home, tmp_path / "copied")
     (kept,) = copied.rglob("models/mine--*/method.py")
