@@ -153,6 +153,12 @@ def _record(file: Path) -> dict[str, Any]:
         ) from error
 
 
+def imported_folders(store: Store) -> list[tuple[str, set[Path]]]:
+    """The labels of the rows that were imported, and where they lie."""
+    files = sorted((store.root / "imported").glob("*/row.json"))
+    return [(_record(file)["label"], {file.parent}) for file in files]
+
+
 def imported_rows(store: Store, headings: Sequence[Heading]) -> list[BoardRow]:
     """The rows that were imported, with their cells of these columns; those without any are left out."""
     rows = []

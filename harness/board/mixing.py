@@ -36,7 +36,7 @@ def check(headings: Sequence[Heading], rows: Sequence[BoardRow], allow: bool = F
             if odd:
                 refused.append(f"`{row.label}` in {heading.title} ({', '.join(odd)})")
                 if row.imported:
-                    theirs[row.folder] = None
+                    theirs[row.label] = None
                 _note(cell, ", ".join(odd), said)
             unknown = [key for key in common if key not in cell.settings]
             if cell.imported:
@@ -47,7 +47,7 @@ def check(headings: Sequence[Heading], rows: Sequence[BoardRow], allow: bool = F
         raise HarnessError(
             f"cells were not measured alike: {'; '.join(refused[:SHOWN])}{more}",
             "measure them alike; or --allow-mixed shows them with footnotes"
-            + f"; or delete what was imported: {', '.join(theirs)}" * bool(theirs),
+            + f"; or `harness clean --rows '{','.join(theirs)}'` deletes what was imported" * bool(theirs),
         )
     return said
 

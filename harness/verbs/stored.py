@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.text import Text
 
 from harness import asked, spool
+from harness.board import read_board
+from harness.board.imported import imported_folders
+from harness.board.places import absolute
 from harness.errors import HarnessError, nearest
 from harness.family import Family, load_family
-from harness.plan import Plan, RowStep, ScoreStep
+from harness.plan import Plan, ScoreStep
 from harness.planner import make_plan
 from harness.steps import KEPT
 from harness.store import Folder, Store
@@ -131,13 +134,29 @@ def _settled(family: Family, store: Store) -> Family:
 
 
 def _row_folders(plan: Plan, labels: Sequence[str]) -> set[Path]:
-    merges: list[RowStep] = [row for row in plan.rows if row.is_merge]
-    known = {name for row in merges for name in (row.label, row.recipe.label)}
+    """The folders of rows: of the family's merges, of what was imported, and of what else the last table has
+    (methods that were given by path)."""
+    found: dict[str, set[Path]] = {}
+    for row in plan.rows:
+        if row.is_merge:
+            for name in (row.label, row.recipe.label):
+                found.setdefault(name, set()).add(row.folder.path)
+    for label, folders in (*imported_folders(plan.store), *_in_table(plan.store)):
+        found.setdefault(label, set()).update(folders)
     for label in labels:
-        if label not in known:
-            raise HarnessError(f"no row is called `{label}`", nearest(label, known))
-    return {
-        row.folder.path
-        for row in merges
-        if {row.label, row.recipe.label} & set(labels) and row.folder.path.is_dir()
-    }
+        if label not in found:
+            raise HarnessError(f"no row is called `{label}`", nearest(label, found))
+    return {path for label in labels for path in found[label] if path.is_dir()}
+
+
+def _in_table(store: Store) -> Iterator[tuple[str, set[Path]]]:
+    """Merges of the last table with their folders, one for each seed."""
+    try:
+        board = absolute(read_board(store.report / "board.json"), store.root)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none yet, or none of this version
+        return
+    for row in board.rows:
+        if row.is_merge and row.folder:
+            evals = {Path(folder) for cell in row.cells.values() for folder in cell.folders}
+            folders = {Path(row.folder), *(folder.parent.parent for folder in evals)}
+            yield row.label, {path for path in folders if path.parent == store.root / "models"}

@@ -263,3 +263,13 @@ def test_the_users_tasks_are_packed_with_their_parts(home, tmp_path, monkeypatch
     found, lacking = packing.plugins(Board("fam", "t", headings, [], []), Store(tmp_path, "fam"), family)
     assert found == {f"tasks/{name}": text for name, text in texts.items() if name != "unused.py"}
     assert lacking == ["the file of task `gone` is not here, so it is not packed"]
+
+
+def test_a_row_of_a_file_can_be_deleted(home, tmp_path):
+    copied = shutil.copytree(home, tmp_path / "copied")
+    text = (copied / "fam.yaml").read_text()
+    (copied / "fam.yaml").write_text(text.replace('"my own": {', '"another": {'))
+    given = ("clean", "-f", copied / "fam.yaml", "--results", copied / "results", "--rows", "my own")
+    done = run(*given)
+    assert done.exit_code == 0 and "models/mine--" in done.output, done.output
+    assert not list(copied.rglob("models/mine--*")) and list(copied.rglob("models/linear--*"))

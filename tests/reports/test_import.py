@@ -311,7 +311,7 @@ def test_a_damaged_row_of_the_store_is_told(theirs, tmp_path):
     assert done.exit_code == 2 and "row.json cannot be read" in done.output
 
 
-def test_a_row_that_does_not_fit_is_named_with_its_folder(theirs, tmp_path):
+def test_a_row_that_does_not_fit_is_named_with_how_to_delete_it(theirs, tmp_path):
     assert take(theirs(), tmp_path).exit_code == 0
     (row,) = rows(tmp_path, "tiny_chain")
     ours = BoardRow("base", "base", None, {}, "", copy.deepcopy(row.cells))
@@ -320,7 +320,17 @@ def test_a_row_that_does_not_fit_is_named_with_its_folder(theirs, tmp_path):
     with pytest.raises(HarnessError) as caught:
         mixing.check(headings_of(named(["tiny_chain"])), [ours, row])
     assert "limit 4 instead of 9" in caught.value.message
-    assert f"delete what was imported: {row.folder}" in caught.value.hint
+    assert "`harness clean --rows 'our-model'` deletes what was imported" in caught.value.hint
+
+
+def test_an_imported_row_can_be_deleted(theirs, tmp_path):
+    for label in ("one", "two"):
+        assert take(theirs(), tmp_path, "--as", label).exit_code == 0
+    clean = ["clean", "--results", str(tmp_path), "--rows"]
+    done = CliRunner().invoke(main, [*clean, "one"])
+    assert done.exit_code == 0 and "1 folders" in done.output
+    assert [row.label for row in rows(tmp_path)] == ["two"]
+    assert CliRunner().invoke(main, [*clean, "one"]).exit_code == 2
 
 
 @pytest.mark.slow
