@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness import recipe as recipes
+from harness.errors import HarnessError
 from harness.evaluate.intervals import mean_stderr
 from harness.evaluate.judged import JudgeFile
+from harness.evaluate.rescoring import recipe_of, samples_of
 from harness.judges import Spec
 from harness.measure import Meter
 from harness.plan import JudgeStep, Plan
@@ -31,6 +33,13 @@ class Question:
     part: str
     row: dict[str, Any]
     text: str
+
+
+@dataclass(frozen=True)
+class Answered(Question):
+    """A question with what the judge said."""
+
+    answer: Any
 
 
 def spec_of(judge: JudgeFile) -> Spec:
@@ -122,27 +131,54 @@ def _questions(step: JudgeStep) -> Iterator[Question]:
 
 
 def _record(step: JudgeStep, questions: Sequence[Question], answers: Sequence[Any]) -> dict[str, Any]:
-    judge, (_, read) = step.judge, step.judge.functions()
-    scores: list[Score] = [read(answer, q.row) for q, answer in zip(questions, answers, strict=True)]
+    given = [
+        Answered(q.doc_id, q.part, q.row, q.text, answer)
+        for q, answer in zip(questions, answers, strict=True)
+    ]
+    record = record_of(step.judge, given, step.folder.path / "judged.parquet")
+    evaluation = step.evaluation.folder.done()
+    return {**record, **{key: evaluation.get(key) for key in ("rates", "tokens_per_response")}}
+
+
+def record_of(judge: JudgeFile, given: Sequence[Answered], path: Path) -> dict[str, Any]:
+    """Metrics of what a judge answered, how much was judged and how much of that could not be read; the
+    single verdicts are written to `path`."""
+    _, read = judge.functions()
+    scores: list[Score] = [read(one.answer, one.row) for one in given]
     values: dict[str, dict[int, list[float]]] = {}  # of several responses to a row the mean counts
     rows = []
-    for question, answer, score in zip(questions, answers, scores, strict=True):
-        found = _named(judge, question.part, score)
+    for one, score in zip(given, scores, strict=True):
+        found = _named(judge, one.part, score)
         for metric, value in found.items():
-            values.setdefault(metric, {}).setdefault(question.doc_id, []).append(value)
-        told = {"doc_id": question.doc_id, "part": question.part, "text": question.text}
-        rows.append(told | {"answer": str(answer), "unparsed": score.unparsed, "values": json.dumps(found)})
-    _write(rows, step.folder.path / "judged.parquet")
+            values.setdefault(metric, {}).setdefault(one.doc_id, []).append(value)
+        told = {"doc_id": one.doc_id, "part": one.part, "text": one.text}
+        told |= {"answer": str(one.answer), "unparsed": score.unparsed, "values": json.dumps(found)}
+        rows.append(told)
+    _write(rows, path)
     metrics = {name: _metric(list(by_doc.values()), judge) for name, by_doc in values.items()}
-    unread = {part: [s.unparsed for q, s in zip(questions, scores, strict=True) if q.part == part]
+    unread = {part: [s.unparsed for one, s in zip(given, scores, strict=True) if one.part == part]
               for part in judge.parts}  # fmt: skip
     for name, found in metrics.items():
         flags = unread["thinking" if name.endswith("_thinking") else "answer"]
         found["unparsed"] = sum(flags) / len(flags)
-    evaluation = step.evaluation.folder.done()
-    told = {key: evaluation.get(key) for key in ("rates", "tokens_per_response")}
     unparsed = {part: sum(flags) for part, flags in unread.items()}
-    return {"metrics": metrics, **told, "judged": len(scores), "unparsed": unparsed}
+    return {"metrics": metrics, "judged": len(scores), "unparsed": unparsed}
+
+
+def reread(judge: JudgeFile, judged: Path, to: Path) -> dict[str, Any]:
+    """The record of a judgement's folder by the task's `read` of today, on the judge's stored answers; the
+    verdicts are written into the folder `to`. HarnessError where the evaluation is gone that it judges."""
+    import pyarrow.parquet as pq
+
+    recipe = recipe_of(judged)
+    about = [path for path in judged.parent.glob(f"*--{str(recipe.get('evaluation'))[:8]}") if path != judged]
+    if not about:
+        raise HarnessError(f"the evaluation that {judged} judges is gone", "`harness compare` makes it anew")
+    rows = {doc: json.loads(row["row"]) for (_, doc), row in samples_of(about[0]).items()}
+    told = pq.read_table(judged / "judged.parquet").to_pylist()
+    kind = float if recipe["kind"] == "reward" else str
+    given = [Answered(t["doc_id"], t["part"], rows[t["doc_id"]], t["text"], kind(t["answer"])) for t in told]
+    return record_of(replace(judge, parts=tuple(recipe["parts"])), given, to / "judged.parquet")
 
 
 def _metric(by_doc: list[list[float]], judge: JudgeFile) -> dict[str, Any]:

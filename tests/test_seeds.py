@@ -90,7 +90,7 @@ def test_runs_that_all_agree_are_no_more_certain_than_one(value):
 
 
 def test_the_interval_of_runs_covers_as_often_as_it_says():
-    """Items of differing difficulty are drawn once, runs flip each item: 95 % of the intervals hold the mean."""
+    """Items of differing difficulty are drawn once, runs flip each: 95 % of the intervals hold it."""
     draw, held, times = np.random.default_rng(1), 0, 400
     for _ in range(times):
         chance = draw.beta(0.5, 0.5, size=60)

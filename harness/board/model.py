@@ -80,7 +80,8 @@ class Cell:
     response's mean length; `folder` where it was measured. `values` holds the single runs of a cell that is a
     mean over seeds, `folders` where each was measured, `sd` their standard deviation, and `sd_items` that
     which the draw of items alone gives a run; its `interval` then covers both. `kept` is this value over the
-    best expert's of the column. `paper` is the number that the paper prints there (our scale), `paper_note` what contradicts it.
+    best expert's of the column. `paper` is the number that the paper prints there (our scale), `paper_note`
+    what contradicts it.
     `footnotes` are indices (from 0) into `Board.mixed`: in what this cell differs from its column."""
 
     value: float

@@ -10,7 +10,7 @@ from harness.evaluate.syntax import load_module
 from harness.evaluate.task_yaml import Function
 
 
-def rescored(task: str, metric: str, folder: Path) -> float | None:
+def aggregated(task: str, metric: str, folder: Path) -> float | None:
     """From what the samples in `folder` hold of each item; None where they hold nothing, or the aggregation
     is none of the task's own functions."""
     import pyarrow.parquet as pq

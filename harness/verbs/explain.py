@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.board import Board, BoardRow, Cell, Heading, read_board
-from harness.board.recompute import recomputed, same
+from harness.board.recompute import GONE, RESPONSES, Recomputed, Recomputing, same
 from harness.errors import HarnessError, nearest
 from harness.family import load_family
 from harness.store import Store
@@ -109,15 +111,14 @@ def _folder(cell: Cell, root: Path | None) -> Path:
 
 def _told(board: Board, row: BoardRow, heading: Heading, cell: Cell, root: Path | None) -> dict[str, Any]:
     folder, test = _folder(cell, root), cell.test
-    value = recomputed(board, row, heading, root)
+    found = Recomputing(board, root).cell(row, heading)
     told: dict[str, Any] = {
         "cell": f"{row.label} · {heading.title} {heading.arrow} ({heading.key})",
         "printed": board.text(row, heading),
         "value": cell.value,
         "n": cell.n,
         "interval": cell.interval,
-        "recomputed": value,
-        "agrees": None if value is None else same(value, cell.value),
+        **_compared(cell, found),
     }
     if test is not None:
         told["test"] = f"{test.test} against {board.baseline} on {test.n} items"
@@ -135,9 +136,21 @@ def _told(board: Board, row: BoardRow, heading: Heading, cell: Cell, root: Path 
     told["model"] = row.folder
     told["recipe"] = row.recipe
     told["again"] = row.command
-    return {key: known for key, known in told.items() if known not in (None, [], {}, "")} | (
-        {"recomputed": "its samples are not here"} if value is None else {}
-    )
+    return {key: known for key, known in told.items() if known not in (None, [], {}, "")}
+
+
+def _compared(cell: Cell, found: Recomputed) -> dict[str, Any]:
+    """The value from the stored responses beside the printed one, and how far that can be trusted."""
+    if found.value is None:
+        return {"recomputed": GONE, "agrees": None}
+    told = {
+        "recomputed": found.value,
+        "recomputed_from": found.source,
+        "agrees": same(found.value, cell.value) and not found.differing,
+        "not_from_responses": found.why,
+        "items_scored_otherwise_now": list(found.differing),
+    }
+    return told | ({} if found.scorer else {"scorer": "its code changed since this was measured"})
 
 
 def _item(folder: Path, item: int, heading: Heading) -> dict[str, Any]:
@@ -162,28 +175,44 @@ def _item(folder: Path, item: int, heading: Heading) -> dict[str, Any]:
 
 
 def _check_all(board: Board, root: Path | None, as_json: bool) -> int:
-    told = []
+    told, again = [], Recomputing(board, root)
     for row in board.rows:
         for heading in board.headings:
             cell = row.cell(heading)
             if cell is not None:
-                value = recomputed(board, row, heading, root)
-                agrees = None if value is None else same(value, cell.value)
-                told.append({"row": row.label, "column": heading.key, "printed": cell.value,
-                             "recomputed": value, "agrees": agrees})  # fmt: skip
-    wrong = [one for one in told if one["agrees"] is False]
-    unknown = [one for one in told if one["agrees"] is None]
+                compared = _compared(cell, again.cell(row, heading))
+                told.append({"row": row.label, "column": heading.key, "printed": cell.value, **compared})
     if as_json:
         click.echo(json.dumps(told, indent=1, ensure_ascii=False, default=str))
     else:
-        for one in (*wrong, *unknown):
+        for line in _lines(told):
+            click.echo(_shown(line))
+    return 1 if any(one["agrees"] is False for one in told) else 0
+
+
+def _lines(told: list[dict[str, Any]]) -> Iterator[str]:
+    """What is wrong or unknown, cell by cell; why cells are of stored scores; the sum."""
+    for one in told:
+        if not one["agrees"]:
+            items = one.get("items_scored_otherwise_now")
             what = (
-                "its samples are not here" if one["agrees"] is None else f"recomputed {one['recomputed']!r}"
+                f", {len(items)} items score otherwise than stored (the first: {items[0]})" if items else ""
             )
-            click.echo(f"{one['row']} · {one['column']}: printed {one['printed']!r}, {what}")
-        right = len(told) - len(wrong) - len(unknown)
-        click.echo(f"{right} of {len(told)} cells recomputed from samples and equal; {len(wrong)} differ")
-    return 1 if wrong else 0
+            known = f"recomputed {one['recomputed']!r}" if one["agrees"] is False else one["recomputed"]
+            changed = f"; of the scorer, {one['scorer']}" if "scorer" in one else ""
+            yield f"{one['row']} · {one['column']}: printed {one['printed']!r}, {known}{what}{changed}"
+    reasons = Counter(
+        (one["column"], one["not_from_responses"]) for one in told if one.get("not_from_responses")
+    )
+    for (column, why), count in reasons.items():
+        yield f"{column}: {count} cells from their stored scores, not from responses: {why}"
+    right = [one for one in told if one["agrees"]]
+    scored = sum(one["recomputed_from"] == RESPONSES for one in right)
+    wrong = sum(one["agrees"] is False for one in told)
+    yield (
+        f"{len(right)} of {len(told)} cells recomputed and equal, {scored} of them by scoring the stored "
+        f"responses again; {wrong} differ"
+    )
 
 
 def _print(told: dict[str, Any]) -> None:

@@ -117,7 +117,7 @@ def test_reports_are_written_without_running_and_only_when_something_changed(res
     wrong = run("report", *OPTIONS, results, "--only", "cvs")
     assert wrong.exit_code == 2 and "did you mean `csv`" in wrong.output
     unknown = run("report", *OPTIONS, results, "--baseline", "nobody")
-    assert unknown.exit_code == 2 and "no row is called `nobody`" in unknown.output
+    assert unknown.exit_code == 2 and "`--baseline nobody` is none of the rows" in unknown.output
     no_paper = run("report", *OPTIONS, results, "--with-paper")
     assert no_paper.exit_code == 2 and "the paper has no numbers of family `tiny-safety`" in no_paper.output
 
