@@ -68,6 +68,8 @@ def study(
             screen.title(f"{place.family.name}  study {wanted.name} · {wanted.title}")
             family = experts.make(place.family, place.store, screen)
             place = dataclasses.replace(place, family=family)
+            if len(places) > 1:
+                tables.console().print(f"\n{family.name}:", markup=False)
             if wanted.measure == "cost":
                 lost, board = _cost(wanted, place, screen, options.get("device", "auto"))
             else:
@@ -211,17 +213,23 @@ def _together(study: Study, boards: dict[str, Board], results: Path, screen: Tel
     folder = made(results.expanduser() / "studies" / "--".join([study.name, *boards]))
     headings = list({h.key: h for board in boards.values() for h in board.headings}.values())
     headings = [dataclasses.replace(heading, detectable=None) for heading in headings]
-    rows, notes = [], []
-    for name, board in boards.items():
-        rows += [({"family": name, "row": row.label}, row) for row in board.rows]
-        notes += [f"{name}: {note}" for note in board.footnotes]
+    rows = [({"family": n, "row": row.label}, row) for n, board in boards.items() for row in board.rows]
     write_rows(folder / "rows.csv", rows, headings)
     named = [dataclasses.replace(row, label=f"{said['family']} · {row.label}") for said, row in rows]
     first = next(iter(boards.values()))
     board = Board(
-        study.name, study.title, headings, named, notes, first.limit, first.split, with_paper=first.with_paper
-    )
+        study.name, study.title, headings, named, _notes(boards), first.limit, first.split,
+        with_paper=first.with_paper,
+    )  # fmt: skip
     reporting.write_reports(board, folder, screen, _reports())
+
+
+def _notes(boards: dict[str, Board]) -> list[str]:
+    """What is said of all families once, and of each what is its own."""
+    said = {name: board.footnotes for name, board in boards.items()}
+    every = [note for note in next(iter(said.values())) if all(note in own for own in said.values())]
+    own = [f"{name}: {note}" for name, notes in said.items() for note in notes if note not in every]
+    return ["marks and tests are within each family", *every, *own]
 
 
 def _reports() -> list[str]:
