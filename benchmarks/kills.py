@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FAMILY, LIMIT = "tiny-safety", 8
+LOG = "asked.jsonl"
 METHODS, TASKS = "linear,ties (paper)", "tiny_chain,tiny_refusal,tiny_prose"
 LIFE = {"parent": 5, "engine": 2}  # kills; an engine that dies three times without an answer fails its step
 
@@ -72,7 +73,7 @@ class Run:
 
     def asked(self, since: float) -> set[str]:
         """The keys of what was handed to an engine from a moment on."""
-        log = self.cwd / "asked.jsonl"
+        log = self.cwd / LOG
         keys: dict[tuple[str, str], str] = {}
         sent = []
         for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
@@ -120,6 +121,12 @@ class Undisturbed:
     noise: list[tuple]
 
 
+def now(run: Run, drawn: str = "") -> Hit:
+    """A kill at this moment."""
+    stored, finished = run.stored(), run.finished()
+    return Hit(drawn, time.time(), stored, finished)
+
+
 def strike(
     run: Run, process: subprocess.Popen, what: str, usual: Undisturbed, draw: random.Random
 ) -> Hit | None:
@@ -135,7 +142,7 @@ def strike(
         victims = [process.pid] if what == "parent" else engines_of(process.pid)
         if ripe and victims:
             drawn = f"{seconds:.1f} s" if late else f"{responses} responses"
-            hit = Hit(drawn, time.time(), run.stored(), run.finished())
+            hit = now(run, drawn)
             try:
                 os.kill(draw.choice(victims), signal.SIGKILL)
             except ProcessLookupError:  # it has just ended by itself
@@ -233,18 +240,17 @@ def reference(folder: Path, engine: str) -> Undisturbed:
     return Undisturbed(one.table(), seconds, len(stored), differences(other.table(), one.table()))
 
 
-def child(arguments: list[str]) -> None:
-    """The comparison itself; it writes down what it hands to engines."""
-    from harness.cli import main
+def watch(log: str) -> None:
+    """From now on this process appends what it hands to engines to the file `log`."""
     from harness.evaluate import task_run
     from harness.evaluate.engine import Engine
     from harness.store import digest
 
-    log = os.open("asked.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     missing, answers = task_run.TaskRun.missing, Engine._answers
 
     def told(entries: list[dict]) -> None:
-        os.write(log, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
+        os.write(file, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
     def missing_told(self, kind):  # type: ignore[no-untyped-def]
         found = list(missing(self, kind))
@@ -256,6 +262,13 @@ def child(arguments: list[str]) -> None:
         return answers(self, checkpoint, kind, left)
 
     task_run.TaskRun.missing, Engine._answers = missing_told, answers_told
+
+
+def child(arguments: list[str]) -> None:
+    """The comparison itself; it writes down what it hands to engines."""
+    from harness.cli import main
+
+    watch(LOG)
     sys.argv = ["harness", *arguments]
     main()
 

@@ -1,32 +1,19 @@
 """A comparison that is killed at random moments goes on where it stopped (`benchmarks/kills.py`)."""
 
-import importlib.util
 import json
 import os
 import random
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
-FILE = Path(__file__).parent.parent / "benchmarks" / "kills.py"
+from benchmarks import kills
+
 KILLS, SEED = int(os.environ.get("HARNESS_KILLS", "2")), int(os.environ.get("HARNESS_KILL_SEED", "7"))
 ENGINES = ["hf", pytest.param("vllm", marks=pytest.mark.vllm)]
 
 
-@pytest.fixture(scope="module")
-def kills():
-    spec = importlib.util.spec_from_file_location("kills", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-
-
 @pytest.fixture(scope="module", params=ENGINES)
-def undisturbed(kills, tmp_path_factory, request):
+def undisturbed(tmp_path_factory, request):
     """(the engine, a comparison that nobody killed)"""
     if request.param == "vllm":
         pytest.importorskip("vllm")
@@ -35,7 +22,7 @@ def undisturbed(kills, tmp_path_factory, request):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["parent", "engine"])
-def test_killed_at_random_moments_it_goes_on_where_it_stopped(kills, undisturbed, tmp_path, what):
+def test_killed_at_random_moments_it_goes_on_where_it_stopped(undisturbed, tmp_path, what):
     engine, usual = undisturbed
     draw = random.Random(f"{what} {SEED}")
     said = list(kills.campaign(tmp_path, engine, what, KILLS, usual, draw))
@@ -44,12 +31,12 @@ def test_killed_at_random_moments_it_goes_on_where_it_stopped(kills, undisturbed
 
 
 @pytest.mark.slow
-def test_what_was_asked_again_done_again_or_lost_is_seen(kills, tmp_path):
+def test_what_was_asked_again_done_again_or_lost_is_seen(tmp_path):
     """The checks themselves: a step and responses that are taken away from a complete comparison."""
     run = kills.Run(tmp_path / "one")
     assert run.start().wait() == 0
     usual = kills.Undisturbed(run.table(), 0.0, len(run.stored()), [])
-    hit = kills.Hit("", time.time(), run.stored(), run.finished())
+    hit = kills.now(run)
     assert run.start().wait() == 0 and kills.check(run, [hit], usual) == []
     (step,) = run.store.glob("models/linear--*/evals/tiny_chain--????????")
     model = json.loads((step / "done.json").read_text())["fingerprint"]

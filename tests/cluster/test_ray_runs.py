@@ -8,6 +8,7 @@ import time
 import psutil
 import pytest
 
+from benchmarks import kills
 from harness.cluster import session
 from harness.errors import HarnessError
 from harness.store import Store
@@ -50,6 +51,20 @@ def working(nodes, process, within=120):
     return found
 
 
+def at_random(nodes, process, run, draw, responses):
+    """Wait for a moment: a while after a worker is at a step, or when so many more responses are stored."""
+    had = len(run.stored())
+    if draw.random() < 0.5 or had >= responses:
+        working(nodes, process)
+        time.sleep(draw.uniform(0, 8))
+        return
+    wanted = draw.randint(had + 1, responses)
+    while len(run.stored()) < wanted:
+        if process.poll() is not None:
+            raise Ended
+        time.sleep(0.02)
+
+
 def left(cwd):
     """What a run that ended badly may not leave: complete folders without content, errors, tokens."""
     root = cwd / "results" / "tiny-safety"
@@ -68,50 +83,60 @@ def test_the_table_is_the_local_one_to_the_byte(two_nodes, local, tmp_path):
     assert here.returncode == 0 and "from store" in here.err and "merge " not in here.err
 
 
-def test_killed_workers_cost_a_try_each(two_nodes, local, tmp_path):
+def test_killed_workers_cost_a_try_each(two_nodes, local_run, asked_log, tmp_path):
     def kill(draw):
         worker = draw.choice(two_nodes.workers())
         name = worker.cmdline()[0]
         worker.send_signal(signal.SIGKILL)
         return name
 
-    _lose(two_nodes, local, tmp_path, kill, "its worker was lost; sent again")
+    _lose(two_nodes, (local_run, asked_log), tmp_path, kill, "its worker was lost; sent again")
 
 
-def test_lost_nodes_are_done_without(two_nodes, local, tmp_path):
+def test_lost_nodes_are_done_without(two_nodes, local_run, asked_log, tmp_path):
     def lose(draw):
         two_nodes.whole()
         two_nodes.lose()
         return "node"
 
-    _lose(two_nodes, local, tmp_path, lose)
+    _lose(two_nodes, (local_run, asked_log), tmp_path, lose)
 
 
-def _lose(nodes, local, tmp_path, lose, told=""):
-    """Runs in which something is lost at random moments, three a run, until it was `KILLS` times: each run
-    ends with the same table, and nothing is left of what was lost."""
+def _lose(nodes, folders, tmp_path, lose, told=""):
+    """Runs in which something is lost at random moments, three a run, until it was `KILLS` times: each ends
+    with the same table, nothing complete is done again and no stored response asked again."""
+    usual, log = (kills.Run(folder) for folder in folders)
     draw, lost, runs = random.Random(SEED), 0, 0
+    responses = len(usual.stored())
     while lost < KILLS:
         nodes.whole()
-        cwd = tmp_path / str(runs)
-        cwd.mkdir()
-        run, begun, here = start(*on(nodes), cwd=cwd), time.monotonic(), []
+        one = kills.Run(tmp_path / str(runs))
+        one.cwd.mkdir()
+        process, begun, hits = start(*on(nodes), cwd=one.cwd), time.monotonic(), []
         runs += 1
         for _ in range(min(3, KILLS - lost)):
             try:
-                working(nodes, run)
-                time.sleep(draw.uniform(0, 12))
-                here.append(f"{lose(draw)} at {time.monotonic() - begun:.0f} s")
+                at_random(nodes, process, one, draw, responses)
+                hit = kills.now(one)
+                when = f"{time.monotonic() - begun:.0f} s, {len(hit.stored)} responses"
+                hits.append((f"{lose(draw)} at {when}", hit))
             except (IndexError, psutil.Error, Ended):  # between two steps, or behind the last
                 continue
-        finish(run)
-        assert run.returncode == 0, run.err
-        assert tables(cwd) == local and not left(cwd)
-        assert "raylet" not in run.out and "Traceback" not in run.err
-        lost += len(here)
-        again = [line.strip() for line in run.err.splitlines() if "sent again" in line]
-        assert len([line for line in again if told and told in line]) <= len(here) or not told
-        print(f"run {runs}, {time.monotonic() - begun:.0f} s: lost {here}; {again}", flush=True)
+        finish(process)
+        assert process.returncode == 0, process.err
+        assert tables(one.cwd) == tables(usual.cwd) and not left(one.cwd)
+        kept, finished = one.stored(), one.finished()
+        for _, hit in hits:
+            assert hit.stored.items() <= kept.items() and hit.finished.items() <= finished.items()
+            assert not log.asked(hit.at) & set(hit.stored)
+        assert log.asked(0.0) & set(kept), "what is asked is seen"
+        assert "raylet" not in process.out and "Traceback" not in process.err
+        lost += len(hits)
+        again = [line.strip() for line in process.err.splitlines() if "sent again" in line]
+        assert len([line for line in again if told and told in line]) <= len(hits) or not told
+        print(
+            f"run {runs}, {time.monotonic() - begun:.0f} s: {[what for what, _ in hits]}; {again}", flush=True
+        )
 
 
 def test_a_users_method_is_a_row_and_one_that_raises_fails_alone(two_nodes, tmp_path):
