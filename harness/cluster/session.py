@@ -72,11 +72,11 @@ class Session:
         try:
             nodes = [node for node in self.ray.nodes() if node["Alive"]]
             asked = [self._look(node, root, token, dict(files or {}), code) for node in nodes]
-            self.nodes = [self._seen(node, ref, root, token) for node, ref in zip(nodes, asked, strict=True)]
+            found = [self._seen(node, ref, root, token) for node, ref in zip(nodes, asked, strict=True)]
         finally:
             for file in root.glob(f".token-{token}*"):
                 file.unlink(missing_ok=True)
-        self.nodes = [node for node in self.nodes if node.cpus]
+        self.nodes = [node for node in found if node is not None and node.cpus]
         if not self.nodes:
             raise HarnessError(f"no node of {self.address} has a CPU to give", "start Ray with `--num-cpus`")
 
@@ -97,10 +97,13 @@ class Session:
         remote = self.ray.remote(num_cpus=0, max_retries=1, scheduling_strategy=there)(probe)
         return remote.remote(str(root), token, node["NodeID"], files, code)
 
-    def _seen(self, node: dict, ref: Any, root: Path, token: str) -> Node:
+    def _seen(self, node: dict, ref: Any, root: Path, token: str) -> Node | None:
+        """None where the node has left the cluster since it was listed."""
         try:
             found = self.ray.get(ref, timeout=300)
         except self.ray.exceptions.RayError as error:
+            if not any(one["NodeID"] == node["NodeID"] and one["Alive"] for one in self.ray.nodes()):
+                return None
             reason = next(iter(str(error).strip().splitlines()), "")
             where = node["NodeManagerHostname"]
             raise HarnessError(

@@ -174,6 +174,17 @@ def test_nodes_with_other_software_are_refused(two_nodes, tmp_path, monkeypatch)
     assert not list(tmp_path.rglob(".token*"))
 
 
+def test_a_node_that_has_just_left_is_done_without(two_nodes, tmp_path, monkeypatch):
+    two_nodes.whole()
+    with session.connected(two_nodes.address) as one:
+        there = one.ray.nodes()
+        listed = iter([[*there, {**there[0], "NodeID": "a" * 56, "Alive": True}]])
+        monkeypatch.setattr(one.ray, "nodes", lambda: next(listed, there))
+        one.check(Store(tmp_path, "tiny-safety"))
+        alive = {node["NodeID"] for node in there if node["Alive"]}
+        assert {node.id for node in one.nodes} == alive
+
+
 def test_ctrl_c_leaves_a_clean_store_and_the_same_command_goes_on(two_nodes, local, tmp_path):
     two_nodes.whole()
     run = start(*on(two_nodes), cwd=tmp_path)
