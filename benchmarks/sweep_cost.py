@@ -6,7 +6,8 @@ python benchmarks/sweep_cost.py 20       # with 20 times the chains
 `sweep` is the whole command on an empty store: its start, gradient statistics, merges, two starting engines,
 the evaluation of the base and of 9 points of lambda x p (probes included), table and figure. `alone` is the
 time in which as many engines, running and with their libraries loaded, evaluate the same 9 merges, which lie
-on disk: weights read, every request asked, answers stored and scored. The ratio is sweep / alone."""
+on disk: weights read, every request asked, answers stored and scored. The ratios are sweep / alone, of wall
+time and of the CPU time of all processes."""
 
 from __future__ import annotations
 
@@ -36,8 +37,10 @@ def main() -> None:
             family = many(Path(folder), times) if times > 1 else "tiny-safety"
             whole, points = swept(family), alone(family)
             os.chdir(ROOT)
-        told = f"sweep {whole:.1f} s, its 9 points alone {points:.1f} s"
-        print(f"{200 * times} chains: {told}, ratio {whole / points:.2f}", flush=True)
+        shown = [f"{wall:.1f} s ({cpu:.1f} s CPU)" for wall, cpu in (whole, points)]
+        told = f"sweep {shown[0]}, its 9 points alone {shown[1]}"
+        ratios = [a / b for a, b in zip(whole, points, strict=True)]
+        print(f"{200 * times} chains: {told}, ratio {ratios[0]:.2f} (CPU {ratios[1]:.2f})", flush=True)
 
 
 def many(folder: Path, times: int) -> str:
@@ -51,20 +54,22 @@ def many(folder: Path, times: int) -> str:
     return "./many.yaml"
 
 
-def swept(family: str) -> float:
-    """Seconds of the command."""
+def swept(family: str) -> tuple[float, float]:
+    """Seconds of the command, and its CPU time."""
     command = [sys.executable, "-m", "harness.cli", "sweep", "reasonany", "--family", family]
     command += [f"--grid={key}={','.join(map(str, values))}" for key, values in GRID.items()]
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), os.times()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    return time.perf_counter() - begun
+    now = os.times()
+    cpu = now.children_user + now.children_system - before.children_user - before.children_system
+    return time.perf_counter() - begun, cpu
 
 
-def alone(family: str) -> float:
-    """Seconds of evaluating the points, everything else being done."""
+def alone(family: str) -> tuple[float, float]:
+    """Seconds of evaluating the points, everything else being done, and CPU time of it."""
     from harness import steps
     from harness.evaluate.pool import engines_for
     from harness.family import load_family
@@ -87,11 +92,18 @@ def alone(family: str) -> float:
     with engines_for(9, None, plan.store.root / "log") as evaluators:
         for evaluator in evaluators:
             evaluator.engine.render(plan.inputs["reasoning"], [{"role": "user", "content": "a"}], True)
-        run, begun = _Run(plan, screen), time.perf_counter()
+        pids = [evaluator.engine.pid for evaluator in evaluators]
+        run, begun, before = _Run(plan, screen), time.perf_counter(), used(pids)
         with run.evaluating(evaluators) as waiting:
             for group in groups:
                 waiting.put(group)
-        return time.perf_counter() - begun
+        return time.perf_counter() - begun, used(pids) - before
+
+
+def used(pids: list[int]) -> float:
+    """CPU seconds of this process and of others so far."""
+    ticks = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] for pid in pids]
+    return time.process_time() + sum(int(t) for own in ticks for t in own) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
