@@ -71,6 +71,7 @@ def judged(serve, tmp_path):
             command, cwd=tmp_path, env={**env, **changed}, capture_output=True, text=True, timeout=300
         )
 
+    run.env = env
     return run, server, tmp_path
 
 
@@ -95,6 +96,12 @@ def test_every_kind_of_judge_fills_its_column(judged):
     assert again.returncode == 0 and len(server.seen) == seen, "nothing is asked twice"
     kept = b"".join(p.read_bytes() for p in (folder / "results").rglob("*") if p.is_file())
     assert KEY not in done.stdout + done.stderr + again.stdout + again.stderr and KEY.encode() not in kept
+    (board,) = (folder / "results").rglob("board.json")
+    command = [sys.executable, "-m", "harness.cli", "explain", "--all", "--json", "--board", str(board)]
+    read = subprocess.run(command, cwd=folder, env=run.env, capture_output=True, text=True, timeout=300)
+    told = json.loads(read.stdout)
+    assert read.returncode == 0, read.stdout + read.stderr
+    assert len(told) >= 3 and {one["recomputed_from"] for one in told} == {"responses"}, told
 
 
 def test_a_missing_key_is_told_before_any_work(judged):
