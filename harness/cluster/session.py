@@ -10,6 +10,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,9 @@ from harness.screen import Screen
 from harness.store import Store
 
 SECONDS = 10.0  # until a machine that does not answer is given up
+KNOWN = (
+    60.0  # until all know of a node that has joined or gone: Ray notices a dead one after some ten seconds
+)
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error", "RAY_DEDUP_LOGS": "0",
          "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "GLOG_minloglevel": "3"}  # fmt: skip
 
@@ -71,12 +75,14 @@ class Session:
         own.write_text(token, encoding="utf-8")
         try:
             nodes = [node for node in self.ray.nodes() if node["Alive"]]
-            asked = [self._look(node, root, token, dict(files or {}), code) for node in nodes]
-            found = [self._seen(node, ref, root, token) for node, ref in zip(nodes, asked, strict=True)]
+            ask = functools.partial(self._look, root=root, token=token, files=dict(files or {}), code=code)
+            asked = [ask(node) for node in nodes]
+            said = [self._answer(node, ref, ask) for node, ref in zip(nodes, asked, strict=True)]
+            found = [self._seen(*pair, root, token) for pair in zip(nodes, said, strict=True) if pair[1]]
         finally:
             for file in root.glob(f".token-{token}*"):
                 file.unlink(missing_ok=True)
-        self.nodes = [node for node in found if node is not None and node.cpus]
+        self.nodes = [node for node in found if node.cpus]
         if not self.nodes:
             raise HarnessError(f"no node of {self.address} has a CPU to give", "start Ray with `--num-cpus`")
 
@@ -97,18 +103,24 @@ class Session:
         remote = self.ray.remote(num_cpus=0, max_retries=1, scheduling_strategy=there)(probe)
         return remote.remote(str(root), token, node["NodeID"], files, code)
 
-    def _seen(self, node: dict, ref: Any, root: Path, token: str) -> Node | None:
-        """None where the node has left the cluster since it was listed."""
-        try:
-            found = self.ray.get(ref, timeout=300)
-        except self.ray.exceptions.RayError as error:
-            if not any(one["NodeID"] == node["NodeID"] and one["Alive"] for one in self.ray.nodes()):
-                return None
-            reason = next(iter(str(error).strip().splitlines()), "")
-            where = node["NodeManagerHostname"]
-            raise HarnessError(
-                f"node {where} did not answer: {type(error).__name__}: {reason}", _LOGS
-            ) from error
+    def _answer(self, node: dict, ref: Any, again: Callable[[dict], Any]) -> dict | None:
+        """What a node says; None where it has left the cluster since it was listed. It takes a while until
+        all know that one has joined or gone, so one that cannot be asked is asked again."""
+        errors, until = self.ray.exceptions, time.monotonic() + KNOWN
+        while True:
+            try:
+                return self.ray.get(ref, timeout=300)
+            except errors.RayError as error:
+                if not any(one["NodeID"] == node["NodeID"] and one["Alive"] for one in self.ray.nodes()):
+                    return None
+                if isinstance(error, errors.RayTaskError) or time.monotonic() > until:
+                    reason = next(iter(str(error).strip().splitlines()), "")
+                    where, kind = node["NodeManagerHostname"], type(error).__name__
+                    raise HarnessError(f"node {where} did not answer: {kind}: {reason}", _LOGS) from error
+            time.sleep(1.0)
+            ref = again(node)
+
+    def _seen(self, node: dict, found: dict[str, Any], root: Path, token: str) -> Node:
         if "fault" in found:
             raise HarnessError(*found["fault"])
         host = found["host"]

@@ -185,6 +185,16 @@ def test_a_node_that_has_just_left_is_done_without(two_nodes, tmp_path, monkeypa
         assert {node.id for node in one.nodes} == alive
 
 
+def test_a_node_that_was_just_lost_or_has_just_joined_is_no_reason_to_stop(two_nodes, tmp_path):
+    two_nodes.whole()
+    two_nodes.lose()
+    for count in (1, 2):
+        with session.connected(two_nodes.address) as one:
+            one.check(Store(tmp_path, "tiny-safety"))
+            assert len(one.nodes) == count
+        two_nodes.whole()
+
+
 def test_ctrl_c_leaves_a_clean_store_and_the_same_command_goes_on(two_nodes, local, tmp_path):
     two_nodes.whole()
     run = start(*on(two_nodes), cwd=tmp_path)
