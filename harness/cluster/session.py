@@ -26,9 +26,7 @@ from harness.screen import Screen
 from harness.store import Store
 
 SECONDS = 10.0  # until a machine that does not answer is given up
-KNOWN = (
-    60.0  # until all know of a node that has joined or gone: Ray notices a dead one after some ten seconds
-)
+KNOWN = 60.0  # until all know that a node has joined or gone: a dead one is noticed after some ten
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error", "RAY_DEDUP_LOGS": "0",
          "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1", "GLOG_minloglevel": "3"}  # fmt: skip
 
