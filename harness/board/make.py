@@ -51,14 +51,13 @@ def make_board(
     reference = _baseline(plan, rows, baseline)
     if reference is not None:
         headings = test_rows(headings, rows, reference)
-    if with_paper:
-        papers.add(plan.family, headings, rows)
+    beside = papers.add(plan.family, headings, rows) if with_paper else []
     return Board(
         plan.family.name,
         plan.family.title,
         headings,
         rows,
-        footnotes(plan, rows, reference),
+        footnotes(plan, rows, reference) + beside,
         plan.limit,
         plan.family.split,
         reference.label if reference else None,
