@@ -153,3 +153,41 @@ def test_a_perplexity_is_better_low():
     rows = [row("a", None, None, None, 9.0), row("b", None, None, None, 8.0)]
     mark_best(HEADINGS, rows)
     assert rows[1].cell(PPL).best and rows[0].cell(PPL).second
+
+
+def measured(label, role="merge", template="a" * 64, decoded=None, imported=False):
+    """A row whose cell of chains went through a template and was decoded in some way."""
+    made = row(label, 0.5, role=role)
+    cell = made.cell(CHAIN)
+    cell.settings |= {"chat template": template, "decoding": decoded or {"do_sample": False}}
+    cell.imported = made.imported = imported
+    return made
+
+
+def test_merges_share_a_chat_template_and_other_models_have_their_own():
+    base, expert = measured("base", "base", "b" * 64), measured("reasoning", "reasoning", "c" * 64)
+    checkpoint = measured("released", "checkpoint", "d" * 64)
+    assert check(HEADINGS, [base, expert, checkpoint, measured("one"), measured("two")]) == []
+    with pytest.raises(HarnessError, match=r"`two` in Chains \(chat template eeeeeeee instead of aaaaaaaa\)"):
+        check(HEADINGS, [base, expert, measured("one"), measured("more"), measured("two", template="e" * 64)])
+    with pytest.raises(HarnessError, match=r"`base` in Chains \(chat template off instead of aaaaaaaa\)"):
+        check(HEADINGS, [measured("base", "base", False), measured("one")])
+    declared = [measured("base", "base", False), measured("one", template="declared")]
+    assert check(HEADINGS, declared) == []
+
+
+def test_an_imported_row_has_the_template_and_the_decoding_of_some_row():
+    sampled = {"do_sample": True, "temperature": 0.6}
+    ours = [measured("base", "base", "b" * 64), measured("one", decoded=sampled)]
+    assert check(HEADINGS, [*ours, measured("theirs", "imported", "b" * 64, imported=True)]) == [
+        "imported; decoded with do_sample off"
+    ]
+    with pytest.raises(HarnessError, match=r"`theirs` .*chat template cccccccc instead of aaaaaaaa"):
+        check(HEADINGS, [*ours, measured("theirs", "imported", "c" * 64, imported=True)])
+    hotter = measured("theirs", "imported", decoded={**sampled, "temperature": 1.0}, imported=True)
+    with pytest.raises(HarnessError, match=r"decoding do_sample on, temperature 1.0 instead of"):
+        check(HEADINGS, [*ours, hotter])
+    assert any("temperature 1.0" in said for said in check(HEADINGS, [*ours, hotter], allow=True))
+    untold = measured("theirs", "imported", True, imported=True)
+    del untold.cell(CHAIN).settings["decoding"]
+    assert "does not tell: decoding" in check(HEADINGS, [*ours, untold])[0]

@@ -6,9 +6,12 @@ import dataclasses
 import math
 from typing import Any
 
+from harness.board import mixing
 from harness.board.model import Cell, Heading
+from harness.checkpoint.template import template_hash
+from harness.evaluate.decoding import decoding
 from harness.evaluate.task_file import Column, TaskFile
-from harness.plan import EvalStep, Plan
+from harness.plan import EvalStep, Plan, RowStep
 from harness.stats.items import items_of
 from harness.stats.paired import spread_of
 from harness.store import Folder
@@ -42,13 +45,14 @@ def cells_of(plan: Plan, evaluation: EvalStep) -> dict[tuple[str, str], Cell]:
 
 
 def settings_of(plan: Plan, evaluation: EvalStep) -> dict[str, Any]:
-    """What may not differ within a column unless the family says so; decoding is declared by role, a chat
-    template that a model lacks by `chat_template: auto`."""
-    recipe = evaluation.recipe
-    template = "declared" if plan.family.chat_template == "auto" else bool(recipe.chat_template)
+    """What may not differ within a column unless the family says so (`harness.board.mixing`). The chat
+    template is the hash of the one that prompts went through; decoding is there of what is generated."""
+    recipe, task = evaluation.recipe, evaluation.task
+    own = decoding(task.config.get("generation_kwargs") or {}, recipe.generation)
     return {
         "profile": recipe.profile,
-        "chat template": template,
+        mixing.TEMPLATE: _template(plan, evaluation.row) if recipe.chat_template else False,
+        **({mixing.DECODING: {k: v for k, v in own.items() if k != "until"}} if task.uses_generation else {}),
         "engine": recipe.engine,
         **{str(key): value for key, value in recipe.numerics.items()},
         "limit": recipe.limit,
@@ -56,6 +60,14 @@ def settings_of(plan: Plan, evaluation: EvalStep) -> dict[str, Any]:
         "repeats": recipe.repeats,
         "task definition": recipe.prompts,
     }
+
+
+def _template(plan: Plan, row: RowStep) -> str | bool:
+    """Merges have their donor's; True where nothing says which."""
+    name = plan.donor if row.is_merge else f"row {row.label}" if row.role == "checkpoint" else row.role
+    if plan.family.chat_template == "auto":
+        return mixing.DECLARED
+    return (template_hash(plan.sources[name]) if name in plan.sources else None) or True
 
 
 def _cells(task: TaskFile, folder: Folder, settings: dict[str, Any]) -> dict[tuple[str, str], Cell]:

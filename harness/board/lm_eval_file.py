@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -9,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from harness.board.mixing import DECODING, TEMPLATE
 from harness.errors import HarnessError
+from harness.evaluate.decoding import decoding
 from harness.evaluate.intervals import pairs_of
 
 OURS, THEIRS = "harness_", "lm_eval:"  # what our tasks are called in lm-eval, and its own ones here
@@ -114,13 +117,23 @@ class ResultFile:
         if "model" in config:
             found["engine"] = ENGINES.get(str(config["model"]), str(config["model"]))
         if "chat_template" in self.told:
-            found["chat template"] = bool(self.told["chat_template"])
+            found[TEMPLATE] = self._template(self.told["chat_template"])
         if "limit" in config:
             found["limit"] = self._limit(config["limit"])
-        repeats = self._mapping("configs").get(self.leaves(task)[0])
-        if isinstance(repeats, Mapping) and isinstance(repeats.get("repeats"), int):
-            found["repeats"] = repeats["repeats"]
+        own = self._mapping("configs").get(self.leaves(task)[0])
+        if isinstance(own, Mapping) and isinstance(own.get("repeats"), int):
+            found["repeats"] = own["repeats"]
+        if isinstance(own, Mapping) and isinstance(own.get("generation_kwargs"), Mapping):
+            way = decoding(dict(own["generation_kwargs"]), {})  # the command line's are among them
+            found[DECODING] = {key: value for key, value in way.items() if key != "until"}
         return found | self._dtype()
+
+    def _template(self, text: Any) -> str | bool:
+        """The template's hash; whether there was one where the file has no text of it."""
+        told = self.told.get("chat_template_sha")
+        if isinstance(told, str) and text:
+            return told
+        return hashlib.sha256(text.encode()).hexdigest() if isinstance(text, str) and text else bool(text)
 
     def _limit(self, given: Any) -> int | str | None:
         if given is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness import contamination, inputs, lock
+from harness.board import mixing
 from harness.board.model import IMPORTED, NOT_RUN, SIGNIFICANT, BoardRow
 from harness.collapse import spelled
 from harness.plan import Plan
@@ -41,7 +42,7 @@ def footnotes(plan: Plan, rows: Sequence[BoardRow], baseline: BoardRow | None) -
     notes += _unread(plan) + _unsandboxed(plan)
     profiles = sorted({task.profile for task in plan.tasks})
     notes.append(f"task profile: {', '.join(profiles)} · decoding by role: " + _decoding(plan))
-    notes += _untemplated(plan)
+    notes += _untemplated(plan) + _templates(rows)
     own = [task.name for task in plan.tasks if task.own_decoding]
     if own:
         notes.append(f"decoded as the task says, whatever the role: {', '.join(own)}")
@@ -68,6 +69,19 @@ def _untemplated(plan: Plan) -> list[str]:
     asked = (s for s in plan.evals if plan.family.chat_template == "auto" and s.task.chat_template)
     plain = dict.fromkeys(s.row.label for s in asked if not s.recipe.chat_template)
     return [f"asked in plain text, for want of a chat template: {', '.join(plain)}"] if plain else []
+
+
+def _templates(rows: Sequence[BoardRow]) -> list[str]:
+    """Who is asked through which chat template, where there are several."""
+    groups: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for cell in row.cells.values():
+            if isinstance(given := cell.settings.get(mixing.TEMPLATE), str) and given != mixing.DECLARED:
+                groups.setdefault(given[:8], {})["merges" if row.is_merge else row.label] = None
+    if len(groups) < 2:
+        return []
+    spelled = "; ".join(f"{'/'.join(who)}: {template}" for template, who in groups.items())
+    return [f"each model is asked through its own chat template (sha256): {spelled}"]
 
 
 def _unread(plan: Plan) -> list[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import hashlib
 import json
 import math
 import re
@@ -111,7 +112,8 @@ def test_what_is_announced_is_what_the_row_has(theirs, tmp_path):
         ("tiny_chain", "accuracy"), ("tiny_facts_mc", "acc")}  # fmt: skip
     chain, choice = row.cells["tiny_chain", "accuracy"], row.cells["tiny_facts_mc", "acc"]
     assert (chain.value, chain.stderr, chain.n) == (0.75, 0.25, 4) and choice.stderr is None
-    assert chain.settings == {"engine": "hf", "chat template": True, "limit": 4, "split": "test",
+    template = hashlib.sha256(FILE["chat_template"].encode()).hexdigest()
+    assert chain.settings == {"engine": "hf", "chat template": template, "limit": 4, "split": "test",
                               "dtype": "float32", "repeats": 1}  # fmt: skip
 
 
