@@ -188,9 +188,9 @@ def test_folders_are_locked_in_one_order_and_work_of_another_process_is_not_done
     taken = []
     working = Folder.working
 
-    def noted(self, recipe):
+    def noted(self, recipe, *given):
         taken.append(self.path)
-        return working(self, recipe)
+        return working(self, recipe, *given)
 
     monkeypatch.setattr(Folder, "working", noted)
     monkeypatch.setattr(steps, "merge_jobs", lambda _, rows, *a, **k: [{"error": "none made"} for _ in rows])
