@@ -63,6 +63,7 @@ class Session:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise HarnessError(f"no Ray cluster at {self.address}: {reason}", _HINT) from error
         self.nodes: list[Node] = []
+        self._tells = _Tells()
 
     def check(self, store: Store, files: Mapping[str, str] | None = None, code: bool = False) -> None:
         """Raise HarnessError unless every node sees the store, has the same software and the same plugin
@@ -170,7 +171,8 @@ class Session:
         log = plan.store.root / "log"
         log.mkdir(parents=True, exist_ok=True)
         with (log / "ray.txt").open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file):
-            try:  # Ray tells of lost nodes on standard output, which is for the table
+            self._tells.resume()
+            try:
                 return Driver(self, plan, self.order(plan, wanted), screen, merges).all()
             finally:
                 self.close()
@@ -179,6 +181,20 @@ class Session:
         """Leave the cluster; one that was started here ends."""
         if self.ray.is_initialized():
             self.ray.shutdown()
+
+
+class _Tells:
+    """Ray tells of lost nodes on standard output, which is for the table, also of those lost before this run:
+    nothing is told until `resume`, when standard output goes to a file."""
+
+    def __init__(self) -> None:
+        from ray._private import worker
+
+        self._worker, self._tell = worker, worker.print_to_stdstream
+        worker.print_to_stdstream = lambda *_, **__: None
+
+    def resume(self) -> None:
+        self._worker.print_to_stdstream = self._tell
 
 
 _HINT = "`ray start --head` begins one; give its address as HOST:PORT, or `auto` on one of its nodes"
