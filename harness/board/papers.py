@@ -69,7 +69,5 @@ def _averages(family: Family, headings: Sequence[Heading], theirs: Mapping[str, 
         whole = len(own) == len(columns) and None not in cells
         ours = f"{math.fsum(c.value for c in cells) / len(cells) * 100:.2f}" if whole else NOT_RUN
         parts.append(f"{row.label} {number.value:.2f}{'*' * number.collapsed} ({ours})")
-    said = (
-        f"the paper's Average, over its {len(columns)} accuracies of all groups (in brackets ours): "
-    )
+    said = f"the paper's Average, over its {len(columns)} accuracies of all groups (in brackets ours): "
     return [said + "; ".join(parts)] if parts else []
