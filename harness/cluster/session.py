@@ -181,6 +181,7 @@ class Session:
         """Leave the cluster; one that was started here ends."""
         if self.ray.is_initialized():
             self.ray.shutdown()
+        self._tells.resume()
 
 
 class _Tells:
