@@ -158,6 +158,13 @@ def reachable(path: Path) -> Iterator[None]:
         raise told from error
 
 
+def made(folder: Path) -> Path:
+    """The folder, which is created. HarnessError where it cannot be."""
+    with reachable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 class Store:
     """The results of one family: `<results>/<family>/{scores,models,responses,report}`."""
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers_disk import mounted
+
 ASKED = ["--methods", "linear", "--tasks", "tiny_chain,tiny_prose", "--limit", "24"]
 TURNED = ["--tasks", "tiny_prose,tiny_chain", "--methods", "linear", "--limit", "24"]
 ROOT = Path(__file__).parent.parent
@@ -69,14 +71,8 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 40 MB of its own."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], capture_output=True
-    ).returncode:
-        pytest.skip("no file system can be mounted here")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+    with mounted(tmp_path / "disk", "40m") as disk:
+        yield disk
 
 
 def fill(disk):

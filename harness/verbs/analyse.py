@@ -18,7 +18,7 @@ from harness.figures import write
 from harness.plan import Plan
 from harness.planner import make_plan
 from harness.screen import Screen
-from harness.store import Folder, Store, digest, reachable, slug
+from harness.store import Folder, Store, digest, made, slug
 from harness.train import experts
 from harness.verbs import tables as tables_of
 from harness.verbs.locked import locked_family
@@ -205,10 +205,7 @@ def _by(rows: Rows, key: str) -> dict[Any, Rows]:
 
 
 def _folder(store: Store, kind: str) -> Path:
-    folder = store.root / "analyse" / kind
-    with reachable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return made(store.root / "analyse" / kind)
 
 
 def _tell(folder: Path, tables: dict[str, Rows], findings: Sequence[Any], as_json: bool) -> int:

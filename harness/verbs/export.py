@@ -23,7 +23,7 @@ from harness.store import Store, reachable
 from harness.verbs import packing
 from harness.verbs.locked import locked_family
 from harness.verbs.portable import Places, family_file, places_of
-from harness.verbs.reporting import MADE
+from harness.verbs.rendering import MADE, rendered
 
 # Of a run folder; weights, responses' database and statistics stay behind (the samples hold every response).
 KEPT = ("recipe.yaml", "done.json", "error.txt", "masks.json", "samples.parquet", "judged.parquet", "log.txt",
@@ -137,14 +137,14 @@ def _render(folder: Path, written: Path, places: Places) -> None:
     are."""
     made = _made(written / MADE)
     board, known = read_board(folder / "board.json"), registry.find("reports")
-    rendered = [name for name in {**made, "json": []} if name in known and name not in DRAWN]
+    again = [name for name in {**made, "json": []} if name in known and name not in DRAWN]
     for name, files in made.items():
-        for file in [] if name in rendered else files:
+        for file in [] if name in again else files:
             if (written / file).is_file():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / file).write_bytes(places.content(file, (written / file).read_bytes()))
-    for name in rendered:
-        registry.report(name)(board, folder)
+    for name in again:
+        rendered(name, board, folder)
 
 
 def _made(record: Path) -> dict[str, list[str]]:

@@ -38,7 +38,7 @@ def write_reports(
         record.begin(stale)
         for name in stale:
             try:
-                record.keep(name, marks[name], _rendered(name, copy.deepcopy(board), folder))
+                record.keep(name, marks[name], rendered(name, board, folder))
             except (Exception, SystemExit) as error:  # a report is a plugin: it fails alone
                 record.drop(name)
                 _say(screen, name, error)
@@ -48,9 +48,9 @@ def write_reports(
     return failed
 
 
-def _rendered(name: str, board: Board, folder: Path) -> list[str]:
-    """The files that a report wrote, by their names in `folder`."""
-    returned = registry.report(name)(board, folder)
+def rendered(name: str, board: Board, folder: Path) -> list[str]:
+    """The files that a report wrote, by their names in `folder`; it has a copy of the board to itself."""
+    returned = registry.report(name)(copy.deepcopy(board), folder)
     hint = "`render` returns a list of the paths that it wrote, all in the folder that it was given"
     if not isinstance(returned, (list, tuple)) or not all(isinstance(path, Path) for path in returned):
         raise HarnessError(f"it returned {returned!r}"[:200], hint)

@@ -16,12 +16,13 @@ from harness.screen import Screen
 from harness.store import digest
 from harness.train import experts
 from harness.verbs.locked import locked_family
-from harness.verbs.rendering import MADE, write_reports
+from harness.verbs.rendering import write_reports
 
-__all__ = ["MADE", "report", "reports", "write_reports"]
+__all__ = ["report", "reports", "tables", "write_reports"]
 
 # The page shows the figures, and the terminal prints the Markdown when it is piped.
 LAST = ("figures", "html", "terminal")
+TABLES = ("json", "csv", "markdown", "latex")
 
 
 def report(
@@ -85,3 +86,8 @@ def reports(names: Sequence[str] | None = None) -> list[str]:
     for name in names or ():
         registry.get("reports", name)
     return sorted(names or found, key=lambda name: (LAST.index(name) if name in LAST else -1, name))
+
+
+def tables() -> list[str]:
+    """The reports that are a table alone, of those that are found: what sweeps and studies write."""
+    return [name for name in TABLES if name in registry.find("reports")]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import asked, ready, registry
+from harness import asked, ready
 from harness.analyse import forensics
 from harness.board import Board, Heading
 from harness.board.cells import headings_of
@@ -18,7 +18,7 @@ from harness.family import Family
 from harness.figures import cost as cost_figure
 from harness.figures import masks as masks_figure
 from harness.figures import write
-from harness.store import Store, reachable
+from harness.store import Store, made
 from harness.sweep import costing
 from harness.sweep.carrying import Asked, Carried, carried, carry, check, joined, plans_of
 from harness.sweep.claims import HOW, columns_of
@@ -29,8 +29,6 @@ from harness.train import experts
 from harness.verbs import reporting, tables
 from harness.verbs.locked import locked_family
 from harness.verbs.sweep import print_board, print_notes
-
-TOLD = ("json", "csv", "markdown", "latex")
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def _report(done: Carried, folder: Path, screen: Telling) -> None:
     if spread:
         write_csv(folder / "spread.csv", spread)
     board.footnotes += [*filter(None, [done.study.printed()]), *map(str, verdicts)]
-    reporting.write_reports(board, folder, screen, _reports())
+    reporting.write_reports(board, folder, screen, reporting.tables())
     print_board(board)
     _print_spread(done, spread)
     print_notes(board, leave=len(verdicts))
@@ -194,7 +192,7 @@ def _cost(study: Study, place: Place, screen: Telling, device: str) -> tuple[int
     if costs:
         write_csv(folder / "cost.csv", costing.lines(board))
         write(cost_figure, "cost", costing.drawn(board), folder / "figures")
-        reporting.write_reports(board, folder, screen, _reports())
+        reporting.write_reports(board, folder, screen, reporting.tables())
         _print_cost(board)
     return len(found) - len(costs), board
 
@@ -221,7 +219,7 @@ def _together(study: Study, boards: dict[str, Board], results: Path, screen: Tel
         study.name, study.title, headings, named, _notes(boards), first.limit, first.split,
         with_paper=first.with_paper,
     )  # fmt: skip
-    reporting.write_reports(board, folder, screen, _reports())
+    reporting.write_reports(board, folder, screen, reporting.tables())
 
 
 def _notes(boards: dict[str, Board]) -> list[str]:
@@ -230,14 +228,3 @@ def _notes(boards: dict[str, Board]) -> list[str]:
     every = [note for note in next(iter(said.values())) if all(note in own for own in said.values())]
     own = [f"{name}: {note}" for name, notes in said.items() for note in notes if note not in every]
     return ["marks and tests are within each family", *every, *own]
-
-
-def _reports() -> list[str]:
-    return [name for name in TOLD if name in registry.find("reports")]
-
-
-def made(folder: Path) -> Path:
-    """The folder, which is created."""
-    with reachable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder

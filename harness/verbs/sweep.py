@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from harness import asked, registry
+from harness import asked
 from harness.board import Board, BoardRow
 from harness.board.cells import headings_of
 from harness.checkpoint.devices import check_device
 from harness.errors import HarnessError
 from harness.family import Family
-from harness.store import Store, digest, reachable, slug, write_text
+from harness.store import Store, digest, made, slug, write_text
 from harness.sweep import grid, objective
 from harness.sweep.carrying import check
 from harness.sweep.contest import Contender, hold, listed
@@ -27,7 +27,6 @@ from harness.train import experts
 from harness.verbs import reporting, tables
 from harness.verbs.locked import locked_family
 
-TOLD = ("json", "csv", "markdown", "latex")
 ON_TEST = "the settings were compared on the test split: the best of them is no fair estimate"
 
 
@@ -114,9 +113,7 @@ def _points(axes: dict[str, Any], kind: str, budget: int | None) -> list[grid.Po
 
 def _folder(store: Store, method: str, *identity: Any) -> Path:
     folder = store.root / "sweeps" / slug(Path(method).stem, {}, digest([method, *map(str, identity)]))
-    with reachable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return made(folder)
 
 
 def _report(run: Runs, one: Contender, tune_on: str, folder: Path) -> None:
@@ -133,7 +130,7 @@ def _report(run: Runs, one: Contender, tune_on: str, folder: Path) -> None:
     rows = [row for row in board.rows if row.is_merge]
     named = [(grid.label("", point), row) for point, row in zip(points, rows, strict=True)]
     draw("sweep", named, board.headings, folder / "figures", points)
-    reporting.write_reports(board, folder, run.screen, [n for n in TOLD if n in registry.find("reports")])
+    reporting.write_reports(board, folder, run.screen, reporting.tables())
     chosen = None if top is None else rows[points.index(top.point)]
     print_board(
         board, {id(row): objective.value(board.headings, row, run.wanted) for row in board.rows}, chosen

@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from harness import asked, ready, registry
+from harness import asked, ready
 from harness.board import Board
 from harness.checkpoint.devices import check_device
 from harness.family import Row
 from harness.planner import make_plan
 from harness.run import carry_out
-from harness.store import digest, reachable, slug, write_text
+from harness.store import digest, made, slug, write_text
 from harness.sweep import equal, objective
 from harness.sweep.contest import Contender, hold
 from harness.sweep.grid import family_of
@@ -25,8 +25,6 @@ from harness.sweep.search import asking
 from harness.verbs import reporting
 from harness.verbs.locked import locked_family
 from harness.verbs.sweep import ON_TEST, check_needs, check_tasks, print_board, print_notes, trained
-
-TOLD = ("json", "csv", "markdown", "latex")
 
 
 def compare(
@@ -55,9 +53,8 @@ def compare(
     asked.everything(loaded, methods, tasks)
     known = trained(loaded, store)
     identity = [budget, kind, tune_on, wanted, tasks, limit, [row.label for row in rows]]
-    folder = store.root / "equal-budget" / slug(f"{kind}-{budget}", {}, digest([*map(str, identity)]))
-    with reachable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    name = slug(f"{kind}-{budget}", {}, digest([*map(str, identity)]))
+    folder = made(store.root / "equal-budget" / name)
     with Telling() as screen:
         screen.title(f"{loaded.name}  {len(tuned)} methods · {budget} trials each ({kind}) · {tune_on} split")
         run = Runs(known, store, tune_on, tasks, wanted, screen, engine, options)
@@ -68,7 +65,7 @@ def compare(
         write_text(folder / "best.yaml", head + yaml.safe_dump({"methods": chosen}, sort_keys=False))
         board, failed = _measured(run, chosen, kept, rows, limit)
         board.footnotes += notes(tuned, kept, kind, budget, tune_on, board, wanted)
-        reporting.write_reports(board, folder, screen, [n for n in TOLD if n in registry.find("reports")])
+        reporting.write_reports(board, folder, screen, reporting.tables())
         print_board(board)
         print_notes(board)
     return 1 if run.failed or failed else 0

@@ -18,6 +18,7 @@ from harness.evaluate import shared
 from harness.evaluate import store as store_file
 from harness.evaluate.store import ResponseStore, canonical
 from harness.store import digest
+from tests.helpers_disk import mounted
 
 text = st.text(st.characters(blacklist_categories=["Cs"]))
 floats = st.floats(allow_nan=False)
@@ -190,20 +191,12 @@ def test_a_limit_of_the_file_size_loses_the_last_batch_alone(tmp_path, network):
 
 @pytest.mark.parametrize("network", ["local", "network"])
 def test_a_full_disk_loses_the_last_batch_alone(tmp_path, network):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], capture_output=True
-    ).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
+    with mounted(tmp_path / "disk", "600k") as disk:
         path = disk / "r.sqlite"
         lines, count = filled(path, network, "disk")
         assert len(lines) == 2 and str(path) in lines[0] and "what is stored stays" in lines[1]
         subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
         check_kept(path, count)
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")

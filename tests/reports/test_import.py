@@ -6,8 +6,6 @@ import hashlib
 import json
 import math
 import re
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from harness.cli import main
 from harness.errors import HarnessError
 from harness.store import Store
 from harness.tasks import named
+from tests.helpers_lm_eval import evaluated
 
 DATE = "2026-11-25T11-04-00.768872"
 # As lm-eval 0.4.13 writes them, shortened.
@@ -337,16 +336,7 @@ def test_an_imported_row_can_be_deleted(theirs, tmp_path):
 
 @pytest.mark.slow
 def test_what_lm_eval_writes_is_seen_in_table_and_page(tmp_path, monkeypatch):
-    root = Path(__file__).parents[2]
-    model = root / "harness" / "families" / "tiny" / "reasoning"
-    given = {"--model": "hf", "--model_args": f"pretrained={model},dtype=float32", "--device": "cpu",
-             "--include_path": root / "tasks", "--tasks": "harness_tiny_refusal,harness_tiny_facts_mc",
-             "--limit": 4, "--output_path": tmp_path / "out"}  # fmt: skip
-    options = [str(part) for pair in given.items() for part in pair]
-    command = [sys.executable, "-m", "lm_eval", *options, "--apply_chat_template", "--log_samples"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
-    assert done.returncode == 0, done.stderr[-2000:]
-    (file,) = (tmp_path / "out").rglob("results_*.json")
+    file = evaluated(tmp_path / "out", "harness_tiny_refusal,harness_tiny_facts_mc", 4)
     monkeypatch.chdir(tmp_path)
     asked = ("--methods", "linear", "--tasks", "tiny_refusal,tiny_facts_mc", "--limit", "4")
     assert CliRunner().invoke(main, ["compare", *asked]).exit_code == 0

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from click.testing import CliRunner
 
 from harness.board import read_board
 from harness.cli import main
+from tests.helpers_lm_eval import evaluated
 
 ROOT = Path(__file__).parents[2]
 TASKS = "tiny_chain,tiny_refusal,tiny_facts_mc,tiny_prose"
@@ -132,15 +131,7 @@ def test_a_report_that_fails_does_not_stop_the_others(results, tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_lm_evals_own_results_become_a_row(results, tmp_path):
-    model = ROOT / "harness" / "families" / "tiny" / "reasoning"
-    given = {"--model": "hf", "--model_args": f"pretrained={model},dtype=float32", "--device": "cpu",
-             "--include_path": ROOT / "tasks", "--tasks": "harness_tiny_chain,harness_tiny_prose",
-             "--limit": 8, "--output_path": tmp_path / "out"}  # fmt: skip
-    options = [str(part) for pair in given.items() for part in pair]
-    command = [sys.executable, "-m", "lm_eval", *options, "--apply_chat_template", "--log_samples"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-2000:]
-    (file,) = (tmp_path / "out").rglob("results_*.json")
+    file = evaluated(tmp_path / "out", "harness_tiny_chain,harness_tiny_prose", 8)
     copied = shutil.copytree(results, tmp_path / "results")
     taken = run("import", file, "--as", "theirs", "--results", copied)
     assert taken.exit_code == 0 and "`theirs`" in taken.output
