@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -167,3 +168,29 @@ def test_a_file_that_cannot_be_imported_is_told(results, tmp_path, text, message
     done = run("import", path, "--results", results)
     assert done.exit_code == 2 and message in done.output
     assert run("import", tmp_path / "absent.json", "--results", results).exit_code == 2
+
+
+def test_the_tests_of_a_run_are_statsmodels_on_its_samples(results):
+    """McNemar on what lies in the samples, and Holm over all tests of the table."""
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    board = read_board(results / "tiny-safety" / "report" / "board.json")
+    base = next(row for row in board.rows if row.role == "base")
+    cells = [(row, h, row.cell(h)) for row in board.rows for h in board.headings]
+    tested = [(row, h, cell.test) for row, h, cell in cells if cell is not None and cell.test is not None]
+    corrected = multitest.multipletests([test.p for *_, test in tested], method="holm")[1]
+    assert [test.p_holm for *_, test in tested] == pytest.approx(list(corrected))
+    exact = [one for one in tested if one[2].test.startswith("McNemar")]
+    for row, h, test in exact:
+        one, other = (scored(given.cell(h).folder, h.metric) for given in (row, base))
+        won = sum(one[item] > other[item] for item in one)
+        lost = sum(one[item] < other[item] for item in one)
+        wanted = tables.mcnemar([[0, won], [lost, 0]], exact=True).pvalue if won + lost else 1.0
+        assert test.p == pytest.approx(min(1.0, wanted)) and test.n == len(one) == len(other)
+    assert len(exact) >= 4 and min(test.p for *_, test in exact) < 0.01
+
+
+def scored(folder, metric):
+    """doc_id -> score, from the samples themselves; a metric may be of some items alone."""
+    rows = pq.read_table(Path(folder) / "samples.parquet").to_pylist()
+    return {row["doc_id"]: row[metric] for row in rows if row[metric] is not None}
