@@ -10,6 +10,7 @@ every request that is handed to an engine, with the key of its response.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -87,17 +88,14 @@ class Run:
 
 def engines_of(pid: int) -> list[int]:
     """The engine processes that `pid` has started."""
-    found = []
+    parents, engines = {}, []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
-            try:
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-            except (OSError, ValueError, IndexError):
-                continue
-            if parent == pid and b"harness.evaluate.serve" in words:
-                found.append(int(folder.name))
-    return found
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if (folder / "comm").read_text().startswith("engine "):
+                    engines.append(int(folder.name))
+    return [one for one in engines if pid in (parents[one], parents.get(parents[one]))]  # forked, or its own
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def swept(family: str) -> tuple[float, float]:
 
 def alone(family: str) -> tuple[float, float]:
     """Seconds of evaluating the points, everything else being done, and CPU time of it."""
-    from harness import steps
+    from harness import libraries
     from harness.evaluate.pool import engines_for
     from harness.family import load_family
     from harness.planner import make_plan
@@ -88,7 +88,7 @@ def alone(family: str) -> tuple[float, float]:
     carry_out(dataclasses.replace(plan, evals=(), probes=()), screen)
     groups = row_groups(plan.evals_to_make())
     assert len(groups) == 9
-    steps.load_libraries()
+    libraries.load("harness.evaluate.measure")
     with engines_for(9, None, plan.store.root / "log") as evaluators:
         for evaluator in evaluators:
             evaluator.engine.render(plan.inputs["reasoning"], [{"role": "user", "content": "a"}], True)

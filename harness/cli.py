@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from harness import __version__, beside, published, studied
+from harness.libraries import leave
 from harness.options import Group, options, settings_of, size, split
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -173,5 +174,13 @@ for command in (published.report, published.leaderboard, published.explain, publ
     main.add_command(command)
 
 
+def run() -> None:
+    """`harness`, as a process."""
+    try:
+        main()
+    except SystemExit as end:
+        leave(end.code)
+
+
 if __name__ == "__main__":
-    main()
+    run()

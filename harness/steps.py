@@ -29,14 +29,6 @@ def write_reference(row: RowStep) -> None:
         row.folder.finish({"fingerprint": row.recipe.model, "checkpoint": str(row.checkpoint)})
 
 
-def load_libraries() -> None:
-    """Import what the steps use, in one thread: transformers looks its names up lazily, and two threads that
-    do so at once can find one missing."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase  # noqa: F401
-
-    import harness.evaluate.measure  # noqa: F401
-
-
 def compute_scores(
     group: Sequence[ScoreStep],
     plan: Plan,
@@ -49,12 +41,14 @@ def compute_scores(
     computed twice."""
     import torch
 
+    from harness import libraries
     from harness.costs import demand, sizes
     from harness.costs.machine import machine
     from harness.family import Calibration
     from harness.scores import Against, compute
     from harness.scores.calibration import load_rows
 
+    libraries.load()
     first, need, meter = group[0].recipe, group[0].need, Meter()
     model = plan.inputs[need.role if need.model == "expert" else "base"]
     against = None

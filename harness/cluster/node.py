@@ -164,10 +164,10 @@ class RowEngine:
 
     def start(self) -> str:
         """Start the engine and import what feeds it; the node."""
-        from harness import steps
+        from harness import libraries
 
         self.evaluator.start()
-        steps.load_libraries()
+        libraries.load("harness.evaluate.measure")
         return _node()
 
     def row(self, job: str, names: Sequence[str], needed: Sequence[str], told: Any) -> dict:

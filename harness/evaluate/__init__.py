@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, nearest
+from harness.evaluate.child import Nursery
 from harness.evaluate.choice import EngineSettings, numerics
 from harness.evaluate.engine import ENGINES, Engine, EvaluationError
 from harness.evaluate.task_file import Column, TaskFile, load_task
@@ -48,7 +49,8 @@ class Evaluator:
     `settings.dtype` `auto`: float32 on a CPU (the weights are widened exactly, and no answer of `hf` depends
     on its batch), the checkpoint's own on a GPU. `settings.batch_size` None: `hf` takes 128 up to 0.1 B
     parameters, else 8; `vllm` 256. `threads` None: torch's choice. `gpus` are all that the engine sees, as
-    `CUDA_VISIBLE_DEVICES` names them; () for what is there. What the engine prints goes to `log`.
+    `CUDA_VISIBLE_DEVICES` names them; () for what is there. What the engine prints goes to `log`. In a
+    `nursery` it shares the imports of others.
     """
 
     def __init__(
@@ -61,12 +63,13 @@ class Evaluator:
         threads: int | None = None,
         gpus: tuple[str, ...] = (),
         log: Path | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
         if engine not in ENGINES:
             raise HarnessError(f"no engine is called `{engine}`", nearest(engine, ENGINES))
         settings = settings or EngineSettings(batch_size=batch_size)
         given = {**settings.model_dump(), "device": device, "threads": threads, "gpus": ",".join(gpus)}
-        self.engine = Engine(engine, given, log)
+        self.engine = Engine(engine, given, log, nursery)
         self._numerics = numerics(engine, settings)
         self._tasks: dict[Any, Any] = {}
         self._prompts: dict[str, str] = {}

@@ -5,19 +5,16 @@ Light: imports neither torch nor lm-eval; the child does.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import harness
 from harness.errors import HarnessError
 from harness.evaluate import wire
+from harness.evaluate.child import Child, Nursery, Spawned, surroundings
 from harness.measure import peak_mib
 
 STRIKES = 3
@@ -36,16 +33,20 @@ class Engine:
     """One engine process. It is started when first needed (or by `start`) and again when it dies.
 
     `settings` go to the engine as they are (device, dtype, batch_size, threads). What the child prints goes
-    to `log`. The child ends by itself when this process does, however that ends.
+    to `log`. The child ends by itself when this process does, however that ends. With a `nursery` it is a
+    fork of that.
     """
 
-    def __init__(self, name: str, settings: dict[str, Any], log: Path | None = None) -> None:
+    def __init__(
+        self, name: str, settings: dict[str, Any], log: Path | None = None, nursery: Nursery | None = None
+    ) -> None:
         self.name, self.settings = name, settings
         self.asked = 0  # requests handed to a child, repeats after a death included
         self.loaded: dict[str, Any] = {}
         self.warnings: list[str] = []  # why a child was replaced that should have been able to go on
         self._checkpoint: tuple | None = None
-        self._child: subprocess.Popen | None = None
+        self._child: Child | None = None
+        self._nursery = nursery
         self.exit_code: int | None = None  # of the last child that ended
         self._ready = self._gone = False
         self._peak = 0.0
@@ -58,21 +59,10 @@ class Engine:
             return
         to_child, from_parent = os.pipe()
         to_parent, from_child = os.pipe()
-        package = str(Path(harness.__file__).resolve().parent.parent)
-        path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-        command = [sys.executable, "-m", "harness.evaluate.serve", self.name, str(to_child), str(from_child)]
+        begin = Spawned if self._nursery is None else self._nursery.fork
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
-            # A session of its own: Ctrl-C reaches the parent, which then ends the child in order.
-            self._child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(to_child, from_child),
-                start_new_session=True,
-                env={**os.environ, **self._environment(), "PYTHONPATH": path},
-            )
+            self._child = begin(self.name, (to_child, from_child), self._environment(), log.fileno())
         os.close(to_child)
         os.close(from_child)
         self._to, self._from = os.fdopen(from_parent, "wb"), os.fdopen(to_parent, "rb")
@@ -80,12 +70,9 @@ class Engine:
         self._send(self.settings)
 
     def _environment(self) -> dict[str, str]:
-        quiet = {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "warning"}
-        # Idle OpenMP threads spin by default: on two busy cores 64 chains took 6.5 s, and 0.7 s with these.
-        calm = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
         threads, gpus = self.settings.get("threads"), self.settings.get("gpus")
         chosen = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        return {**quiet, **calm, **chosen, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})}
+        return {**surroundings(), **chosen, **({"CUDA_VISIBLE_DEVICES": gpus} if gpus else {})}
 
     def run(self, checkpoint: Path, kind: str, requests: Sequence[dict]) -> Iterator[list[tuple[int, Any]]]:
         """Answers to `requests` by the model at `checkpoint`, as (index, answer) lists in the order in which
@@ -208,7 +195,7 @@ class Engine:
     def peak_mib(self) -> float:
         """Highest resident set of any child so far, MiB."""
         if self._child is not None:
-            self._peak = max(self._peak, peak_mib(self._child.pid))
+            self._peak = max(self._peak, peak_mib(self._child.pid or 0))
         return self._peak
 
     @property
@@ -221,26 +208,12 @@ class Engine:
         child, self._child = self._child, None
         if child is None:
             return
-        self.exit_code = _end(child, 0.5 if self._gone else 0)
+        self.exit_code = child.kill(0.5 if self._gone else 0)
         for pipe in (self._to, self._from):
-            try:
+            with contextlib.suppress(OSError):  # unsent bytes to a dead child
                 pipe.close()
-            except OSError:  # unsent bytes to a dead child
-                pass
 
     close = kill
-
-
-def _end(child: subprocess.Popen, patience: float) -> int:
-    """The exit code of a child that is given some seconds to end by itself. What it started ends with it."""
-    deadline = time.monotonic() + patience
-    look = (
-        os.WEXITED | os.WNOHANG | os.WNOWAIT
-    )  # not taken yet: its id, and that of its session, stay its own
-    while os.waitid(os.P_PID, child.pid, look) is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(child.pid, signal.SIGKILL)
-    return child.wait()
 
 
 def _state(checkpoint: Path) -> tuple:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.evaluate import Evaluator
+from harness.evaluate.child import Nursery
 from harness.evaluate.choice import EngineSettings, visible_gpus
 
 GPU = Path("/dev/nvidia0")
@@ -29,7 +31,9 @@ def engines_for(
         if count:
             log.mkdir(parents=True, exist_ok=True)
         threads = max(1, cores // max(1, count))
-        started = []
+        nursery, started = None, []
+        if count and engine == "hf" and not groups and sys.platform == "linux":
+            nursery = stack.enter_context(Nursery(log / "engine-0.txt"))
         for index in range(count):
             made = Evaluator(
                 engine,
@@ -37,6 +41,7 @@ def engines_for(
                 threads=threads,
                 gpus=groups[index] if groups else (),
                 log=log / f"engine-{index}.txt",
+                nursery=nursery,
             )
             started.append(stack.enter_context(made))
             made.start()

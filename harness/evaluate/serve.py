@@ -12,23 +12,31 @@ import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from harness import libraries
 from harness.evaluate import wire
 from harness.evaluate.engines import LoadError
 
 
 def main() -> None:
-    name, read, write = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+
+
+def serve(name: str, read: int, write: int) -> None:
+    """An engine that reads and writes these pipes, until the parent is gone."""
+    if sys.platform == "linux":  # as `ps` and `top` show it
+        Path("/proc/self/comm").write_text(f"engine {name}", encoding="utf-8")
     inbox: queue.Queue = queue.Queue()
     threading.Thread(target=_listen, args=(os.fdopen(read, "rb"), inbox), daemon=True).start()
     out = os.fdopen(write, "wb")
     settings = inbox.get()
-    # transformers imports scikit-learn and scipy (a second) for assisted generation, which is unused here.
-    sys.modules.setdefault("sklearn", None)
     try:
         module = name if "." in name else f"harness.evaluate.engines.{name}"
-        engine = importlib.import_module(module).Engine(settings)
+        with libraries.lean():
+            made = importlib.import_module(module).Engine
+        engine = made(settings)
     except Exception as error:
         _report(out, "start", error)
         return

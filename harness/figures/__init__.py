@@ -32,6 +32,8 @@ def write(figure: ModuleType, name: str, rows: Sequence[Row], folder: Path) -> l
     folder.mkdir(parents=True, exist_ok=True)
     with style.used():
         drawn = figure.draw(rows)
+        drawn.draw_without_rendering()
+        drawn.set_layout_engine("none")  # laid out now, once for both files
         for path in paths[:2]:
             style.save(drawn, path)
     plain = json.dumps(figure.interactive(rows), ensure_ascii=False, allow_nan=False)

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from harness import judging, lock, steps
+from harness import judging, libraries, lock, steps
+from harness.evaluate.child import PATIENT
 from harness.evaluate.choice import visible_gpus
 from harness.evaluate.pool import engines_for
 from harness.plan import EvalStep, Plan, RowStep
@@ -21,9 +22,6 @@ from harness.run.outcome import Outcome
 from harness.run.scoring import make_scores, score_groups, with_scores
 from harness.run.weights import Kept, weights_of
 from harness.screen import Screen
-
-# Without these, OpenMP threads spin while they wait: on a busy machine that costs ten times the work itself.
-PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 
 
 def carry_out(
@@ -74,7 +72,7 @@ class _Run:
             engines_for(len(row_groups(evals)), engines, log, plan.engine, settings) as evaluators,
         ):
             if evals:  # while the engines start
-                steps.load_libraries()
+                libraries.load("harness.evaluate.measure")
             self.make_all(merges, groups, evaluators)
         # the engines are gone: a judge may need their memory
         self.outcome.count(judging.judge_all(plan, self.outcome.screen, self.outcome.fail))
@@ -149,6 +147,7 @@ class _Run:
                     asked.pop(0).finish()
             for one in asked:
                 one.finish()
+            libraries.load(*libraries.REPORTS)  # while other engines still answer
         except BaseException:  # a defect: whoever waits for this thread's rows is told
             self.weights.give_up()
             raise

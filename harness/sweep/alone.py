@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import libraries
 from harness.errors import HarnessError
 from harness.screen import Screen
 
@@ -93,7 +94,7 @@ def made(
     outcome = Outcome(screen)
     make_sources(plan, outcome)
     if plan.scores:
-        _load_libraries()
+        libraries.load()  # so that statistics are timed without it
     with meter.phase("statistics"):
         for group in score_groups(plan, [plan.rows[0]]):
             make_scores(plan, group, outcome, device)
@@ -104,12 +105,6 @@ def made(
     seconds = meter.seconds if plan.scores else {**meter.seconds, "statistics": 0.0}
     return {"statistics": seconds["statistics"], "merge": seconds["merge"], "peak_gib": max(peaks) / 1024,
             "gpu_gib": _gpu()}  # fmt: skip
-
-
-def _load_libraries() -> None:
-    """So that statistics are timed without it."""
-    import torch  # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
 
 def _gpu() -> float | None:

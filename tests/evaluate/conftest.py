@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SCRIPTED = '''
-import os, time
+import json, os, time
 from pathlib import Path
 from harness.evaluate.engines import LoadError
 
@@ -46,8 +46,10 @@ class Engine:
             emit([(i, make(r)) for i, r in batch])
 
     def generate(self, requests, emit):
-        self.answer(requests, emit, lambda r: {"text": "answer " + str(len(r["context"]) % 20), "tokens": 2,
-                                               "finish": "stop"})
+        chosen = {name: os.environ.get(name) for name in ("SAID_LATER", "OMP_NUM_THREADS")}
+        usual = lambda r: "answer " + str(len(r["context"]) % 20)
+        said = lambda r: json.dumps(chosen) if "ENVIRONMENT" in r["context"] else usual(r)
+        self.answer(requests, emit, lambda r: {"text": said(r), "tokens": 2, "finish": "stop"})
 
     def loglikelihood(self, requests, emit):
         self.answer(requests, emit, lambda r: {"logprob": -float(len(r["continuation"])), "greedy": False})

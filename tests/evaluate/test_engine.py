@@ -1,5 +1,6 @@
 """The engine protocol: order, restarts, three strikes, errors that name the cause, death with the parent."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HarnessError
+from harness.evaluate.child import Nursery
 from harness.evaluate.engine import Engine, EvaluationError
 
 
@@ -44,9 +46,23 @@ def collect(parts):
     return dict(pair for part in parts for pair in part)
 
 
-def test_batches_arrive_one_by_one_and_every_request_is_answered_once(tmp_path, scripted):
+@pytest.fixture(params=["spawned", "forked"])
+def begun(request, tmp_path):
+    """Makes an engine: a process of its own, or a fork of a nursery that imports nothing before."""
+    with contextlib.ExitStack() as stack:
+        forks = request.param == "forked"
+        nursery = stack.enter_context(Nursery(tmp_path / "nursery.txt", ())) if forks else None
+
+        def made(name, settings):
+            return Engine(name, settings, nursery=nursery)
+
+        made.forks = forks
+        yield made
+
+
+def test_batches_arrive_one_by_one_and_every_request_is_answered_once(tmp_path, scripted, begun):
     name, settings = scripted
-    engine = Engine(name, settings)
+    engine = begun(name, settings)
     parts = list(engine.run(tmp_path, "generate", requests(10)))
     assert [len(part) for part in parts] == [4, 4, 2]
     assert sorted(collect(parts)) == list(range(10))
@@ -60,9 +76,9 @@ def test_batches_arrive_one_by_one_and_every_request_is_answered_once(tmp_path, 
     assert not alive(first)
 
 
-def test_a_killed_child_is_started_again_and_repeats_only_the_batch_in_flight(tmp_path, scripted):
+def test_a_killed_child_is_started_again_and_repeats_only_the_batch_in_flight(tmp_path, scripted, begun):
     name, settings = scripted
-    engine, found = Engine(name, settings), {}
+    engine, found = begun(name, settings), {}
     for number, part in enumerate(engine.run(tmp_path, "generate", requests(12))):
         found |= dict(part)
         if number == 1:
@@ -73,10 +89,10 @@ def test_a_killed_child_is_started_again_and_repeats_only_the_batch_in_flight(tm
     engine.close()
 
 
-def test_a_child_runs_ahead_of_what_is_kept_by_one_batch(tmp_path, scripted):
+def test_a_child_runs_ahead_of_what_is_kept_by_one_batch(tmp_path, scripted, begun):
     """Whoever is killed, what is lost is the batch on its way and the batch in the making."""
     name, settings = scripted
-    engine = Engine(name, settings)
+    engine = begun(name, settings)
     for kept, _ in enumerate(engine.run(tmp_path, "generate", requests(24))):
         wait_until(lambda: len(asked(settings)) >= min(24, 4 * (kept + 2)))  # noqa: B023
         time.sleep(0.1)
@@ -86,17 +102,17 @@ def test_a_child_runs_ahead_of_what_is_kept_by_one_batch(tmp_path, scripted):
     engine.close()
 
 
-def test_a_crash_that_passes_is_survived(tmp_path, scripted):
+def test_a_crash_that_passes_is_survived(tmp_path, scripted, begun):
     name, settings = scripted
-    engine = Engine(name, settings | {"falls_on": "FALL", "falls_once": True})
+    engine = begun(name, settings | {"falls_on": "FALL", "falls_once": True})
     assert sorted(collect(engine.run(tmp_path, "generate", requests(8, mark=[5])))) == list(range(8))
     assert len(asked(settings)) == 12  # the second batch of four was asked twice
     engine.close()
 
 
-def test_three_deaths_without_an_answer_between_are_an_error(tmp_path, scripted):
+def test_three_deaths_without_an_answer_between_are_an_error(tmp_path, scripted, begun):
     name, settings = scripted
-    engine, found = Engine(name, settings | {"falls_on": "FALL"}), {}
+    engine, found = begun(name, settings | {"falls_on": "FALL"}), {}
     with pytest.raises(EvaluationError, match=r"died 3 times \(exit code 9\) in generate"):
         for part in engine.run(tmp_path, "generate", requests(12, mark=[9])):
             found |= dict(part)
@@ -105,18 +121,18 @@ def test_three_deaths_without_an_answer_between_are_an_error(tmp_path, scripted)
     assert engine.pid is None
 
 
-def test_a_checkpoint_that_kills_the_engine_fails_with_its_last_words(tmp_path, scripted):
+def test_a_checkpoint_that_kills_the_engine_fails_with_its_last_words(tmp_path, scripted, begun):
     (tmp_path / "deadly").touch()
-    engine = Engine(*scripted)
+    engine = begun(*scripted)
     with pytest.raises(EvaluationError, match="exit code 7.*about to fall"):
         list(engine.run(tmp_path, "generate", requests(1)))
 
 
-def test_a_broken_checkpoint_is_the_users_error_and_the_engine_lives_on(tmp_path, scripted):
+def test_a_broken_checkpoint_is_the_users_error_and_the_engine_lives_on(tmp_path, scripted, begun):
     broken = tmp_path / "model"
     broken.mkdir()
     (broken / "broken").touch()
-    engine = Engine(*scripted)
+    engine = begun(*scripted)
     with pytest.raises(HarnessError) as error:
         list(engine.run(broken, "generate", requests(1)))
     assert not isinstance(error.value, EvaluationError)
@@ -127,8 +143,8 @@ def test_a_broken_checkpoint_is_the_users_error_and_the_engine_lives_on(tmp_path
     engine.close()
 
 
-def test_an_exception_in_the_engine_is_told_and_a_fresh_child_follows(tmp_path, scripted):
-    engine = Engine(*scripted)
+def test_an_exception_in_the_engine_is_told_and_a_fresh_child_follows(tmp_path, scripted, begun):
+    engine = begun(*scripted)
     with pytest.raises(EvaluationError, match="generate.*ValueError: cannot do this"):
         list(engine.run(tmp_path, "generate", [asking("RAISE")]))
     assert any("Traceback" in line for line in engine.last_lines(50))
@@ -136,15 +152,15 @@ def test_an_exception_in_the_engine_is_told_and_a_fresh_child_follows(tmp_path, 
     engine.close()
 
 
-def test_an_engine_that_does_not_start_is_told(tmp_path, scripted):
+def test_an_engine_that_does_not_start_is_told(tmp_path, scripted, begun):
     name, settings = scripted
-    engine = Engine(name, settings | {"refuses_to_start": True})
+    engine = begun(name, settings | {"refuses_to_start": True})
     with pytest.raises(EvaluationError, match="start.*no such device"):
         list(engine.run(tmp_path, "generate", requests(1)))
 
 
-def test_giving_up_half_way_leaves_no_stale_answers(tmp_path, scripted):
-    engine = Engine(*scripted)
+def test_giving_up_half_way_leaves_no_stale_answers(tmp_path, scripted, begun):
+    engine = begun(*scripted)
     parts = engine.run(tmp_path, "generate", requests(12))
     next(parts)
     parts.close()
@@ -153,14 +169,19 @@ def test_giving_up_half_way_leaves_no_stale_answers(tmp_path, scripted):
     engine.close()
 
 
-def test_the_child_dies_with_a_killed_parent_even_in_the_middle_of_work(tmp_path, scripted):
+def test_the_child_dies_with_a_killed_parent_even_in_the_middle_of_work(tmp_path, scripted, begun):
     name, settings = scripted
     settings = settings | {"delay": 60}
     script = textwrap.dedent(f"""
+        import time
         from pathlib import Path
         from harness.evaluate.engine import Engine
-        engine = Engine({name!r}, {settings!r})
+        from harness.evaluate.child import Nursery
+        nursery = Nursery(Path({str(tmp_path / "log")!r}), ()) if {begun.forks} else None
+        engine = Engine({name!r}, {settings!r}, nursery=nursery)
         engine.start()
+        while engine.pid is None:
+            time.sleep(0.01)
         print(engine.pid, flush=True)
         list(engine.run(Path({str(tmp_path)!r}), "generate", {requests(1)!r}))
     """)

@@ -1,0 +1,67 @@
+"""Importing the large libraries: once, in one thread, and no more of them than is used."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import NoReturn
+
+UNUSED = "sklearn"  # and so scipy and pandas (a second): transformers wants it for assisted generation
+
+REPORTS = ("scipy.stats", "pyarrow.parquet", "matplotlib.figure",
+           *(f"matplotlib.backends.backend_{kind}" for kind in ("pdf", "svg")))  # fmt: skip
+
+
+def load(*names: str) -> None:
+    """Import transformers' models and tokenizers, then the modules `names`. transformers looks its names up
+    lazily, and two threads that do so at once can find one missing."""
+    with lean():
+        from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase  # noqa: F401
+    for name in names:
+        with uncollected():
+            importlib.import_module(name)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process. Taking torch's modules apart takes a second, which is left to the system, unless a
+    thread is still at work."""
+    working = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+    if "torch" in sys.modules and not working:
+        atexit._run_exitfuncs()
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def lean() -> Iterator[None]:
+    """While transformers is imported here, it finds no scikit-learn; who needs it later does."""
+    hidden = UNUSED not in sys.modules
+    if hidden:
+        sys.modules[UNUSED] = None
+    try:
+        with uncollected():
+            yield
+    finally:
+        if hidden:
+            del sys.modules[UNUSED]
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Modules are no garbage, and are not searched for it: a tenth of the time of an import."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
