@@ -160,8 +160,11 @@ def reachable(path: Path) -> Iterator[None]:
 
 def made(folder: Path) -> Path:
     """The folder, which is created. HarnessError where it cannot be."""
-    with reachable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with reachable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # its parents are there: a place such as /proc
+        raise refusal(error, folder, {error.errno}) from error
     return folder
 
 
@@ -173,8 +176,7 @@ class Store:
 
     def prepare(self) -> None:
         """Create the root and show that it can be written, before any work."""
-        with reachable(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+        with reachable(made(self.root)):
             write_text(self.root / ".writable", "")
             (self.root / ".writable").unlink()
 

@@ -104,8 +104,9 @@ def test_comments_and_docstrings_do_not_move_a_plugins_hash(tmp_path):
     assert recipe.code_hash(one) == recipe.code_hash(two) != recipe.code_hash(three)
 
 
-def test_an_unwritable_store_is_told_before_any_work(tmp_path):
-    (tmp_path / "results").write_text("a file where the folder should be")
+@pytest.mark.parametrize("place", ["file", "/proc/nothing"])
+def test_an_unwritable_store_is_told_before_any_work(tmp_path, place):
+    (tmp_path / "file").write_text("a file where the folder should be")
     with pytest.raises(HarnessError) as caught:
-        Store(tmp_path / "results", "tiny-safety").prepare()
+        Store(tmp_path / place, "tiny-safety").prepare()
     assert "cannot write" in caught.value.message and "--results" in caught.value.hint

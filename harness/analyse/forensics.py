@@ -55,7 +55,7 @@ def jaccard(roles: Mapping[str, Mapping[str, Any]]) -> float | None:
 
 def composition(label: str, told: Told, by: str) -> list[dict[str, Any]]:
     """One row for each role and part of the model, `by` module or layer: the part's share of the elements
-    and of the selection, the share of the part that is selected, and the energy it keeps of its own."""
+    and of the selection, the share of the part that is selected, and of a module the energy that is kept."""
     if by == "module":
         parts = told["modules"]
     else:
@@ -70,10 +70,11 @@ def composition(label: str, told: Told, by: str) -> list[dict[str, Any]]:
         for part, own in parts.items():
             mine = own["roles"].get(role)
             if mine is not None:
+                energy = {"energy": mine.get("energy")} if by == "module" else {}
                 rows.append({
                     "row": label, "role": role, by: part, "of_elements": own["elements"] / elements,
                     "of_selected": _share(mine["selected"], whole["selected"]),
-                    "selected": _share(mine["selected"], own["elements"]), "energy": mine.get("energy"),
+                    "selected": _share(mine["selected"], own["elements"]), **energy,
                 })  # fmt: skip
     return rows
 

@@ -16,7 +16,7 @@ from harness.board.lm_eval_file import OURS, THEIRS, ResultFile
 from harness.board.model import BoardRow, Cell, Heading
 from harness.errors import HarnessError
 from harness.evaluate.task_file import TaskFile
-from harness.store import Store, digest, reachable, slug, write_text
+from harness.store import Store, digest, made, reachable, slug, write_text
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def _write(folder: Path, root: Path, record: Mapping[str, Any], found: Mapping[s
 
     new, old = (root / f".imported-{kind}-{os.getpid()}" for kind in ("new", "old"))
     try:
-        new.mkdir(parents=True)
+        made(root)
+        new.mkdir()
         for task, kept in found.items():
             if kept.samples is not None:
                 (new / _folder(task)).mkdir()

@@ -62,10 +62,14 @@ def columns_of(group: str, headings: Sequence[Heading]) -> list[Heading]:
         return shares
     if group == "domain":
         return [h for h in shares if h.group not in NO_DOMAIN]
-    known = {h.group for h in headings}
-    if group not in known:
-        raise HarnessError(f"no column is of the group `{group}`", nearest(group, {*known, "all", "domain"}))
     return [h for h in shares if h.group == group]
+
+
+def check_group(group: str, headings: Sequence[Heading]) -> None:
+    """Raise HarnessError for a group of which no column is."""
+    known = {h.group for h in headings} | {"all", "domain"}
+    if group not in known:
+        raise HarnessError(f"no column is of the group `{group}`", nearest(group, known))
 
 
 def judge(
@@ -83,7 +87,7 @@ def judge(
         return Verdict(claim.sentence, spelled(claim), "cannot be told here", why=why)
 
     if not columns:
-        return untold("no column is a share")
+        return untold(f"no column of `{claim.group}` that is a share was measured")
     given: list[Compared] = []
     for names in wanted:
         given.append([])

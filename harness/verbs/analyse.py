@@ -24,6 +24,13 @@ from harness.verbs import tables as tables_of
 from harness.verbs.locked import locked_family
 
 Rows = list[dict[str, Any]]
+MASKS = """selected: share of the line's elements that the mask selects; of elements, of selected: the line's
+share of the whole model and of the whole selection; energy: |M·τ|² / |τ|²; embeddings, zero gradient, zero
+delta, unchanged (once stored): shares of the selected; removed: what exclusion took, of all that was selected
+before it; jaccard: overlap before it"""
+VECTORS = """relative: |τ| / |θ₀|; cosine: of two task vectors; conflicts: opposite signs, of the elements
+that both change"""
+GRADIENTS = "means over samples and layers; mad: mean absolute difference from one layer to the next"
 LONGEST = 24  # rows of a table that are printed; the CSV has all
 
 
@@ -56,7 +63,7 @@ def gradients(
     ]
     folder = _folder(plan.store, "gradients")
     write(layers, "nuclear-norm", drawn, folder)
-    return _tell(folder, {"gradients": body.table(by_label)}, body.findings(found), as_json)
+    return _tell(folder, {"gradients": body.table(by_label)}, body.findings(found), GRADIENTS, as_json)
 
 
 def masks(family: str, results: Path, methods: Sequence[str] | None, as_json: bool) -> int:
@@ -85,7 +92,7 @@ def masks(family: str, results: Path, methods: Sequence[str] | None, as_json: bo
         shares += figure.shares(label, methods_of[label], figures)
     folder = _folder(plan.store, "masks")
     write(figure, "composition", shares, folder)
-    return _tell(folder, tables, [], as_json)
+    return _tell(folder, tables, [], MASKS, as_json)
 
 
 def vectors(family: str, results: Path, as_json: bool) -> int:
@@ -118,7 +125,7 @@ def vectors(family: str, results: Path, as_json: bool) -> int:
         if row["layer"] is not None and row[name] is not None
     ]  # fmt: skip
     write(layers, "by-layer", drawn, folder)
-    return _tell(folder, {**tables, "tensors": rows}, [], as_json)
+    return _tell(folder, {**tables, "tensors": rows}, [], VECTORS, as_json)
 
 
 def _plan(family: str, results: Path, methods: Sequence[str] | None) -> Plan:
@@ -208,8 +215,8 @@ def _folder(store: Store, kind: str) -> Path:
     return made(store.root / "analyse" / kind)
 
 
-def _tell(folder: Path, tables: dict[str, Rows], findings: Sequence[Any], as_json: bool) -> int:
-    """Write every table as CSV, print those that are short."""
+def _tell(folder: Path, tables: dict[str, Rows], findings: Sequence[Any], key: str, as_json: bool) -> int:
+    """Write every table as CSV, print those that are short, and the `key` to their columns."""
     for name, rows in tables.items():
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             out = csv.DictWriter(file, list(rows[0]))
@@ -224,6 +231,7 @@ def _tell(folder: Path, tables: dict[str, Rows], findings: Sequence[Any], as_jso
     for name, rows in tables.items():
         if len(rows) <= LONGEST:
             console.print(tables_of.table_of(name, rows))
+    console.print(Text(" ".join(key.split()), style="dim"))
     if findings:
         tables_of.verdicts("ratios with the 95 % interval of a bootstrap over samples", findings)
     console.print(Text(f"all of it: {folder}/", style="dim"))

@@ -21,7 +21,7 @@ from harness.figures import write
 from harness.store import Store, made
 from harness.sweep import costing
 from harness.sweep.carrying import Asked, Carried, carried, carry, check, joined, plans_of
-from harness.sweep.claims import HOW, columns_of
+from harness.sweep.claims import HOW, check_group
 from harness.sweep.drawing import draw, is_surface
 from harness.sweep.partial import Telling, measured, write_csv, write_rows
 from harness.sweep.study import Study, load_study, pairs, variants
@@ -75,7 +75,7 @@ def study(
             boards[family.name] = board
             failed += lost
         if len(boards) > 1:
-            _together(wanted, boards, results, screen)
+            failed += _together(wanted, boards, results, screen)
     return 1 if failed else 0
 
 
@@ -94,14 +94,14 @@ def _checked(study: Study, file: str, results: Path, given: Asked) -> Place:
     for claim in study.claims:
         pairs(claim, found)
         if given.tasks is None:  # with fewer tasks, what cannot be told is said
-            columns_of(claim.group, headings)
+            check_group(claim.group, headings)
     return Place(file, family, store)
 
 
 def _measured(
     study: Study, place: Place, given: Asked, screen: Telling, options: dict[str, Any]
 ) -> tuple[int, Board]:
-    """Merge, evaluate, report; how many steps failed, and the board."""
+    """Merge, evaluate, report; how many steps failed, a report counting as one, and the board."""
     found, folder = variants(study, place.family), place.folder(study)
     seeds = study.seeds if study.seeds > 1 else None
     plans = plans_of(found, place.store, dataclasses.replace(given, seeds=seeds))
@@ -119,8 +119,7 @@ def _measured(
     failed = carry(plans, screen, **options)
     screen.told = lambda: None
     done = carried(study, found, plan)
-    _report(done, folder, screen)
-    return failed, done.board
+    return failed + _report(done, folder, screen), done.board
 
 
 def _said(label: str, points: dict[str, Any]) -> dict[str, Any]:
@@ -129,8 +128,9 @@ def _said(label: str, points: dict[str, Any]) -> dict[str, Any]:
     return {"row": label, **(points[label] if same else {})}
 
 
-def _report(done: Carried, folder: Path, screen: Telling) -> None:
-    """Reports, figures and claims of one family, and the short of it on the terminal."""
+def _report(done: Carried, folder: Path, screen: Telling) -> int:
+    """Reports, figures and claims of one family, and the short of it on the terminal; 1 where a report
+    failed."""
     board, points = done.board, [variant.point for variant, _ in done.merges]
     told = {variant.label: variant.point for variant, _ in done.merges}
     write_rows(folder / "rows.csv", [(_said(v.label, told), row) for v, row in done.merges], board.headings)
@@ -146,12 +146,13 @@ def _report(done: Carried, folder: Path, screen: Telling) -> None:
     if spread:
         write_csv(folder / "spread.csv", spread)
     board.footnotes += [*filter(None, [done.study.printed()]), *map(str, verdicts)]
-    reporting.write_reports(board, folder, screen, reporting.tables())
+    code = reporting.write_reports(board, folder, screen, reporting.tables())
     print_board(board)
     _print_spread(done, spread)
     print_notes(board, leave=len(verdicts))
     if verdicts:
         tables.verdicts(HOW, verdicts)
+    return code
 
 
 def _write_masks(done: Carried, folder: Path) -> None:
@@ -188,13 +189,13 @@ def _cost(study: Study, place: Place, screen: Telling, device: str) -> tuple[int
     """Each row alone; tables, CSV and figure. How many failed, and the board."""
     found, folder = variants(study, place.family), place.folder(study)
     costs = costing.measured(place.family, place.file, found, device, screen, place.store)
-    board = costing.board_of(place.family, found, costs)
+    board, failed = costing.board_of(place.family, found, costs), len(found) - len(costs)
     if costs:
         write_csv(folder / "cost.csv", costing.lines(board))
         write(cost_figure, "cost", costing.drawn(board), folder / "figures")
-        reporting.write_reports(board, folder, screen, reporting.tables())
+        failed += reporting.write_reports(board, folder, screen, reporting.tables())
         _print_cost(board)
-    return len(found) - len(costs), board
+    return failed, board
 
 
 def _print_cost(board: Board) -> None:
@@ -206,7 +207,7 @@ def _print_cost(board: Board) -> None:
     print_notes(board)
 
 
-def _together(study: Study, boards: dict[str, Board], results: Path, screen: Telling) -> None:
+def _together(study: Study, boards: dict[str, Board], results: Path, screen: Telling) -> int:
     """One table of several families: reports with rows `family · row`, `rows.csv` with a family column."""
     folder = made(results.expanduser() / "studies" / "--".join([study.name, *boards]))
     headings = list({h.key: h for board in boards.values() for h in board.headings}.values())
@@ -219,7 +220,7 @@ def _together(study: Study, boards: dict[str, Board], results: Path, screen: Tel
         study.name, study.title, headings, named, _notes(boards), first.limit, first.split,
         with_paper=first.with_paper,
     )  # fmt: skip
-    reporting.write_reports(board, folder, screen, reporting.tables())
+    return reporting.write_reports(board, folder, screen, reporting.tables())
 
 
 def _notes(boards: dict[str, Board]) -> list[str]:

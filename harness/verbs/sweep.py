@@ -66,7 +66,7 @@ def sweep(
         if kind != "grid":
             begin = lambda _: asking(kind, axes, budget, seed=seed, limit=limit)  # noqa: E731
         hold(run, [one], begin, folder / "trials.csv")
-        _report(run, one, tune_on, folder)
+        run.failed += _report(run, one, tune_on, folder)
     return 1 if run.failed else 0
 
 
@@ -116,8 +116,9 @@ def _folder(store: Store, method: str, *identity: Any) -> Path:
     return made(folder)
 
 
-def _report(run: Runs, one: Contender, tune_on: str, folder: Path) -> None:
-    """The best as YAML, the table of the settings measured on the most items, a figure."""
+def _report(run: Runs, one: Contender, tune_on: str, folder: Path) -> int:
+    """The best as YAML, the table of the settings measured on the most items, a figure; 1 where a report
+    failed."""
     top, trials = one.best, one.trials
     last = trials[-1].limit if top is None else top.limit
     points = list({one.name(t.point): t.point for t in trials if t.limit == last}.values())
@@ -130,7 +131,7 @@ def _report(run: Runs, one: Contender, tune_on: str, folder: Path) -> None:
     rows = [row for row in board.rows if row.is_merge]
     named = [(grid.label("", point), row) for point, row in zip(points, rows, strict=True)]
     draw("sweep", named, board.headings, folder / "figures", points)
-    reporting.write_reports(board, folder, run.screen, reporting.tables())
+    code = reporting.write_reports(board, folder, run.screen, reporting.tables())
     chosen = None if top is None else rows[points.index(top.point)]
     print_board(
         board, {id(row): objective.value(board.headings, row, run.wanted) for row in board.rows}, chosen
@@ -140,6 +141,7 @@ def _report(run: Runs, one: Contender, tune_on: str, folder: Path) -> None:
             f"best: {one.name(top.point)} ({objective.spelled(board.headings, run.wanted)})", markup=False
         )
     print_notes(board)
+    return code
 
 
 def print_board(

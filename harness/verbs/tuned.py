@@ -65,7 +65,7 @@ def compare(
         write_text(folder / "best.yaml", head + yaml.safe_dump({"methods": chosen}, sort_keys=False))
         board, failed = _measured(run, chosen, kept, rows, limit)
         board.footnotes += notes(tuned, kept, kind, budget, tune_on, board, wanted)
-        reporting.write_reports(board, folder, screen, reporting.tables())
+        failed += reporting.write_reports(board, folder, screen, reporting.tables())
         print_board(board)
         print_notes(board)
     return 1 if run.failed or failed else 0

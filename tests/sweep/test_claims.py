@@ -9,7 +9,7 @@ from harness.board import BoardRow, Heading
 from harness.errors import HarnessError
 from harness.family import load_family
 from harness.stats.items import Items
-from harness.sweep.claims import columns_of, judge
+from harness.sweep.claims import check_group, columns_of, judge
 from harness.sweep.study import Claim, Variant
 
 GSM = Heading("gsm8k", "accuracy", "GSM8K", "Reasoning", True, "accuracy")
@@ -87,7 +87,12 @@ def test_more_pairs_of_rows_are_no_more_items():
 def test_a_group_that_is_not_there_is_refused():
     assert [h.title for h in columns_of("all", HEADINGS)] == ["GSM8K", "ASR"]
     with pytest.raises(HarnessError, match="no column is of the group `Reasonning`"):
-        columns_of("Reasonning", HEADINGS)
+        check_group("Reasonning", HEADINGS)
+
+
+def test_a_claim_on_a_group_that_was_not_measured_is_not_told():
+    found = told(claim(row={"end": "low"}, than={"end": "high"}, group="Knowledge"), {})
+    assert found.verdict == "cannot be told here" and "`Knowledge`" in found.evidence
 
 
 @pytest.mark.parametrize("order", [(0.2, 0.5, 0.8), (0.8, 0.2, 0.5)])
