@@ -91,7 +91,7 @@ def test_a_group_that_is_not_there_is_refused():
 
 
 def test_a_claim_on_a_group_that_was_not_measured_is_not_told():
-    found = told(claim(row={"end": "low"}, than={"end": "high"}, group="Knowledge"), {})
+    found = told(claim(group="Knowledge"), {("full", "gsm8k"): 0.5, ("half", "gsm8k"): 0.5})
     assert found.verdict == "cannot be told here" and "`Knowledge`" in found.evidence
 
 
