@@ -10,11 +10,11 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 UNUSED = "sklearn"  # and so scipy and pandas (a second): transformers wants it for assisted generation
 
-REPORTS = ("scipy.stats", "pyarrow.parquet", "matplotlib.figure",
+REPORTS = ("scipy.stats", "pyarrow.dataset", "mpl_toolkits.mplot3d",
            *(f"matplotlib.backends.backend_{kind}" for kind in ("pdf", "svg")))  # fmt: skip
 
 
@@ -23,16 +23,18 @@ def load(*names: str) -> None:
     lazily, and two threads that do so at once can find one missing."""
     with lean():
         from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase  # noqa: F401
+        from transformers.utils.import_utils import is_sklearn_available
+    is_sklearn_available.cache_clear()
     for name in names:
         with uncollected():
             importlib.import_module(name)
 
 
-def leave(code: int) -> NoReturn:
+def leave(code: Any) -> NoReturn:
     """End the process. Taking torch's modules apart takes a second, which is left to the system, unless a
     thread is still at work."""
     working = [one for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
-    if "torch" in sys.modules and not working:
+    if isinstance(code, int) and "torch" in sys.modules and not working:
         atexit._run_exitfuncs()
         with contextlib.suppress(OSError):  # nobody reads it any more
             sys.stdout.flush()
@@ -52,7 +54,7 @@ def lean() -> Iterator[None]:
             yield
     finally:
         if hidden:
-            del sys.modules[UNUSED]
+            sys.modules.pop(UNUSED, None)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -25,6 +24,7 @@ IMPORTS = (  # of the `hf` engine; most architectures consist of Llama's parts
     "transformers.models.llama.modeling_llama",
     "harness.evaluate.engines.hf",
 )
+REPLY = 10  # seconds in which a nursery kills
 
 
 class Child(Protocol):
@@ -57,11 +57,7 @@ class Spawned:
         return self._process.pid
 
     def kill(self, patience: float) -> int:
-        deadline = time.monotonic() + patience
-        look = os.WEXITED | os.WNOHANG | os.WNOWAIT  # not taken yet: its id, and its group's, stay its own
-        while os.waitid(os.P_PID, self.pid, look) is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.killpg(self.pid, signal.SIGKILL)
+        end(self.pid, patience)
         return self._process.wait()
 
 
@@ -78,6 +74,7 @@ class Nursery:
 
     def _begin(self) -> None:
         self._gate, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._environment = surroundings()
         with theirs, self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "harness.evaluate.nursery", str(theirs.fileno()), *self._modules],
@@ -86,22 +83,33 @@ class Nursery:
                 stderr=log,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env=surroundings(),
+                env=self._environment,
             )
 
     def fork(self, name: str, pipes: tuple[int, int], environment: Mapping[str, str], log: int) -> Forked:
         """An engine, as `Spawned` takes it; returns at once, also while the imports go on."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        message = json.dumps({"name": name, "environment": dict(environment), "cwd": os.getcwd()}).encode()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, self._guard:
             descriptors = [theirs.fileno(), *pipes, log]
             try:
-                socket.send_fds(self._gate, [message], descriptors)
-            except OSError:  # it was killed: another one
+                socket.send_fds(self._gate, [self._letter(name, environment)], descriptors)
+            except (BrokenPipeError, ConnectionResetError):  # it was killed: another one
                 self.close()
                 self._begin()
-                socket.send_fds(self._gate, [message], descriptors)
+                socket.send_fds(self._gate, [self._letter(name, environment)], descriptors)
         return Forked(ours)
+
+    def _letter(self, name: str, environment: Mapping[str, str]) -> bytes:
+        """What an engine is to be; of its environment what differs from the nursery's."""
+        born = self._environment
+        try:
+            folder = os.getcwd()
+        except FileNotFoundError:  # deleted: nor does a new interpreter have one
+            folder = None
+        return json.dumps({
+            "name": name, "cwd": folder, "unset": [key for key in born if key not in environment],
+            "set": {key: value for key, value in environment.items() if born.get(key) != value},
+        }).encode()  # fmt: skip
 
     @property
     def pid(self) -> int:
@@ -121,36 +129,38 @@ class Nursery:
 
 
 class Forked:
-    """A fork of a nursery, which tells its process id, and its exit code when asked, over `line`."""
+    """A fork of a nursery, which tells its process id over `line`, and ends it when asked: it is the parent.
+    Where the nursery is gone the engine ends by itself, for its pipes are closed."""
 
     def __init__(self, line: socket.socket) -> None:
-        self._line, self._pid, self._handle = line, None, None
+        self._line, self._guard, self._pid = line, threading.Lock(), None
 
     @property
     def pid(self) -> int | None:
         """None while the nursery still imports, and where it died before it forked."""
-        if self._pid is None and select.select([self._line], [], [], 0)[0]:
-            told = self._line.recv(32)
-            if told:
-                self._pid = int(told)
-                self._handle = os.pidfd_open(self._pid)  # not taken yet: its id stays its own
+        with self._guard, contextlib.suppress(OSError, ValueError):  # nothing yet; nobody there; closed
+            if self._pid is None:
+                self._pid = int(self._line.recv(32, socket.MSG_DONTWAIT))
         return self._pid
 
     def kill(self, patience: float) -> int | None:
-        with self._line:
-            if self.pid is None:  # its pipes are closed: it ends as it begins
-                return None
-            select.select([self._handle], [], [], patience)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._pid, signal.SIGKILL)
-            select.select([self._handle], [], [])  # it is over
-            os.close(self._handle)
-            try:
-                self._line.sendall(b"?")
-                told = self._line.recv(32)
-                return int(told) if told else None
-            except OSError:  # the nursery is gone
-                return None
+        forked = self.pid is not None
+        with self._guard, self._line, contextlib.suppress(OSError, ValueError):
+            if forked:
+                self._line.settimeout(patience + REPLY)
+                self._line.send(str(patience).encode())
+                return int(self._line.recv(32))
+        return None  # a line that is closed is an engine given up
+
+
+def end(pid: int, patience: float) -> None:
+    """Kill a child of this process and its group, after some seconds to end by itself. It is not taken yet:
+    its id, and its group's, stay its own."""
+    deadline, look = time.monotonic() + patience, os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while os.waitid(os.P_PID, pid, look) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def surroundings() -> dict[str, str]:

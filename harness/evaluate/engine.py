@@ -208,10 +208,12 @@ class Engine:
         child, self._child = self._child, None
         if child is None:
             return
-        self.exit_code = child.kill(0.5 if self._gone else 0)
-        for pipe in (self._to, self._from):
-            with contextlib.suppress(OSError):  # unsent bytes to a dead child
-                pipe.close()
+        try:
+            self.exit_code = child.kill(0.5 if self._gone else 0)
+        finally:
+            for pipe in (self._to, self._from):
+                with contextlib.suppress(OSError):  # unsent bytes to a dead child
+                    pipe.close()
 
     close = kill
 

@@ -5,6 +5,7 @@ Reads messages, lets the engine do the work, sends answers. See `engines/__init_
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import queue
@@ -27,7 +28,8 @@ def main() -> None:
 def serve(name: str, read: int, write: int) -> None:
     """An engine that reads and writes these pipes, until the parent is gone."""
     if sys.platform == "linux":  # as `ps` and `top` show it
-        Path("/proc/self/comm").write_text(f"engine {name}", encoding="utf-8")
+        with contextlib.suppress(OSError):
+            Path("/proc/self/comm").write_text(f"engine {name}", encoding="utf-8")
     inbox: queue.Queue = queue.Queue()
     threading.Thread(target=_listen, args=(os.fdopen(read, "rb"), inbox), daemon=True).start()
     out = os.fdopen(write, "wb")

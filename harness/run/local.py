@@ -147,7 +147,9 @@ class _Run:
                     asked.pop(0).finish()
             for one in asked:
                 one.finish()
-            libraries.load(*libraries.REPORTS)  # while other engines still answer
+            if not self.stop.is_set():  # while other engines still answer; whom it matters to says what fails
+                with contextlib.suppress(Exception):
+                    libraries.load(*libraries.REPORTS)
         except BaseException:  # a defect: whoever waits for this thread's rows is told
             self.weights.give_up()
             raise

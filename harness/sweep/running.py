@@ -34,12 +34,16 @@ class Runs:
     engine: str = "auto"
     options: dict[str, Any] = field(default_factory=dict)
     failed: int = 0
+    _last: tuple[Any, ...] = (None, None, None)  # rows, limit, and their plan
 
     def plan(self, rows: Rows, limit: int | None) -> Plan:
         """The rows' merges, and of the references the base: collapse is told by its perplexity."""
+        if self._last[:2] == (rows, limit):
+            return self._last[2]
         family = grid.family_of(self.family, rows, self.split)
         plan = make_plan(family, self.store, tasks=self.tasks, limit=limit, engine=self.engine, prepare=True)
-        return only(plan, lambda row: row.is_merge or row.role == "base")
+        self._last = rows, limit, only(plan, lambda row: row.is_merge or row.role == "base")
+        return self._last[2]
 
     def measure(self, rows: Rows, limit: int | None, so_far: Callable[[Values], None]) -> Values:
         """Merge and evaluate. `so_far` is told the values whenever a row is done."""

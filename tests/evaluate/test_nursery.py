@@ -2,10 +2,13 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,7 +77,8 @@ def test_a_killed_nursery_is_replaced(tmp_path, scripted, nursery):
     os.kill(nursery.pid, signal.SIGKILL)
     assert collect(engine.run(tmp_path, "generate", requests(3))) and engine.pid == first, "it lives on"
     engine.close()
-    assert engine.exit_code is None and not alive(first)
+    assert engine.exit_code is None
+    wait_until(lambda: not alive(first))
     assert started(engine, tmp_path) != first and nursery.pid != before
     engine.close()
 
@@ -91,16 +95,58 @@ def test_an_engine_can_be_given_up_while_its_nursery_still_imports(tmp_path, scr
             engine.close()
             other = Engine(*scripted, nursery=nursery)
             pid = started(other, tmp_path)
-            wait_until(lambda: children(nursery.pid) == [pid])
+            assert children(nursery.pid) == [pid], "not even a zombie"
             other.close()
     finally:
         os.environ["PYTHONPATH"] = sys_path
 
 
 def children(pid):
-    """Processes that `pid` has started and that are not over."""
-    found = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit()]
-    return [one for one in found if alive(one) and parent_of(one) == pid]
+    """Processes that `pid` has started and not taken."""
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_an_engine_that_dies_is_replaced_and_its_exit_code_known(tmp_path, scripted, nursery):
+    engine = Engine(*scripted, nursery=nursery)
+    first = started(engine, tmp_path)
+    os.kill(first, signal.SIGKILL)
+    assert started(engine, tmp_path) != first and engine.exit_code == -signal.SIGKILL
+    engine.close()
+
+
+def test_two_threads_may_ask_for_the_process_id_at_once(tmp_path, scripted, nursery):
+    """The thread that ends an engine, and one that scores and wants to know its memory."""
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(30):
+            engine = Engine(*scripted, nursery=nursery)
+            engine.start()
+            asking = pool.submit(lambda engine=engine: [engine.peak_mib() for _ in range(200)])
+            time.sleep(random.Random(0).random() / 50)
+            engine.kill()
+            assert asking.result(timeout=20)
+
+
+@pytest.mark.parametrize("size", [100, 250])
+def test_a_large_environment_is_no_obstacle(tmp_path, scripted, monkeypatch, size):
+    for index in range(size):
+        monkeypatch.setenv(f"LARGE_{index}", "x" * 1000)
+    with Nursery(tmp_path / "nursery.txt", ()) as nursery:
+        engine, pid = Engine(*scripted, nursery=nursery), nursery.pid
+        assert started(engine, tmp_path) and nursery.pid == pid
+        engine.close()
+
+
+def test_ignored_children_of_the_caller_change_nothing(tmp_path, scripted, nursery):
+    """What a process ignores stays ignored in those it starts."""
+    usual = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with Nursery(tmp_path / "nursery.txt", ()) as own:
+            engine = Engine(*scripted, nursery=own)
+            started(engine, tmp_path)
+            engine.close()
+            assert engine.exit_code == -signal.SIGKILL and Path(f"/proc/{own.pid}").exists()
+    finally:
+        signal.signal(signal.SIGCHLD, usual)
 
 
 def test_an_import_that_fails_is_told_by_the_engine(tmp_path, scripted):
