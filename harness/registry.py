@@ -8,6 +8,7 @@ registration.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -53,11 +54,18 @@ def _places(kind: str) -> list[tuple[str, Path]]:
     folder = FOLDERS.get(kind, kind)
     home = PACKAGE / folder if kind in ("families", "studies") else BUILT_IN / folder
     places = [("built in", home), ("./", Path.cwd() / folder)]
+    return places + [(name, root / folder) for name, root in _packages(tuple(sys.path))]
+
+
+@functools.cache
+def _packages(_: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """Installed packages that bring plugins, found anew where `sys.path` is another."""
+    found = []
     for point in sorted(entry_points(group="harness.plugins"), key=lambda p: p.name):
         spec = importlib.util.find_spec(point.value)
-        for root in (spec.submodule_search_locations or []) if spec else []:
-            places.append((point.name, Path(root) / folder))
-    return places
+        roots = (spec.submodule_search_locations or []) if spec else []
+        found += [(point.name, Path(root)) for root in roots]
+    return found
 
 
 def _add(found: dict[str, Plugin], plugin: Plugin) -> None:
