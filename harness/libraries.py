@@ -7,6 +7,7 @@ import contextlib
 import gc
 import importlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,12 +22,14 @@ REPORTS = ("scipy.stats", "pyarrow.dataset", "mpl_toolkits.mplot3d",
 def load(*names: str) -> None:
     """Import transformers' models and tokenizers, then the modules `names`. transformers looks its names up
     lazily, and two threads that do so at once can find one missing."""
-    with lean():
+    with uninterrupted():
+        import torch  # noqa: F401
+    with uninterrupted(), lean():
         from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase  # noqa: F401
         from transformers.utils.import_utils import is_sklearn_available
     is_sklearn_available.cache_clear()
     for name in names:
-        with uncollected():
+        with uninterrupted(), uncollected():
             importlib.import_module(name)
 
 
@@ -41,6 +44,23 @@ def leave(code: Any) -> NoReturn:
             sys.stderr.flush()
             os._exit(code)
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for an import to end: what torch registers is called from C++, where an exception ends the
+    process or is lost. Other threads are not interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextlib.contextmanager

@@ -39,16 +39,17 @@ def compute_scores(
     """The statistics of one model on the same rows, in one backward pass per row, each into its folder.
     Where the plan's estimate says that they do not fit the GPU, sums lie in host memory and activations are
     computed twice."""
+    from harness import libraries
+
+    libraries.load()
     import torch
 
-    from harness import libraries
     from harness.costs import demand, sizes
     from harness.costs.machine import machine
     from harness.family import Calibration
     from harness.scores import Against, compute
     from harness.scores.calibration import load_rows
 
-    libraries.load()
     first, need, meter = group[0].recipe, group[0].need, Meter()
     model = plan.inputs[need.role if need.model == "expert" else "base"]
     against = None

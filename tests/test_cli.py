@@ -93,20 +93,3 @@ def test_every_command_and_option_is_in_the_readme_or_docs():
             for flag in option.opts:
                 if flag.startswith("--"):
                     assert flag in text, f"{name} {flag}"
-
-
-@pytest.mark.parametrize(("said", "code"), [("0", 0), ("3", 3), ("None", 0), ("'why'", 1)])
-def test_a_process_ends_with_its_exit_code_and_what_it_wrote(said, code, tmp_path):
-    """Also where the end of the interpreter is cut short, as after torch was imported."""
-    script = f"""
-import atexit, pathlib, sys, types
-from harness.libraries import leave
-sys.modules["torch"] = types.ModuleType("torch")
-atexit.register(lambda: pathlib.Path("over").touch())
-print("the last words")
-leave({said})
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == code and done.stdout == "the last words\n"
-    assert done.stderr == ("why\n" if code == 1 else "")
-    assert (tmp_path / "over").exists()
