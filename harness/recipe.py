@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import inspect
 import platform
@@ -167,6 +168,7 @@ def written(recipe: Any) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def made_with() -> dict[str, str | None]:
     """Versions and host: recorded with every result, part of no key."""
     names = ("merge-harness", "torch", "transformers", "lm_eval", "safetensors", "numpy")

@@ -55,9 +55,16 @@ class Places:
                 value = read(text)
             except (ValueError, yaml.YAMLError):  # half written, or not what its name says: as plain text
                 return self.text(text).encode()
-            other = self.within(value)
+            other = _nowhere(self.within(value))
             return content if other == value else written(other).encode()
         return self.text(text).encode()
+
+
+def _nowhere(value: Any) -> Any:
+    """A step's recipe without the name of the machine that made it."""
+    if not isinstance(value, dict) or not isinstance(made := value.get("made_with"), dict):
+        return value
+    return {**value, "made_with": {key: of for key, of in made.items() if key != "host"}}
 
 
 FORMS: dict[str, tuple[Callable, Callable]] = {

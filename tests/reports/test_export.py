@@ -103,6 +103,8 @@ def test_nothing_tells_of_the_machine(home, unpacked):
         found = [path for path, text in texts.items() if any(s + "/" in text for s in spelled)]
         assert not found, here
     assert not [path for path, text in texts.items() if "höme" in text or "h\\u00f6me" in text]
+    recipes = [yaml.safe_load(text) for path, text in texts.items() if path.name == "recipe.yaml"]
+    assert len(recipes) > 5 and all("host" not in one["made_with"] and one["key"] for one in recipes)
 
 
 def test_the_users_method_is_packed_as_it_ran(home, unpacked):
