@@ -92,6 +92,11 @@ def _range(text: str, *parts: str) -> list[float]:
     if step <= 0 or high < low:
         raise HarnessError(f"--grid {text!r} is an empty range", "FROM:TO:STEP with FROM <= TO and STEP > 0")
     count = int((high - low) / step + 1e-9) + 1
+    if count == 1 and low < high:
+        raise HarnessError(
+            f"--grid {text!r} is one value: its step is larger than its range",
+            "FROM:TO:STEP, or log:FROM:TO:COUNT for so many values",
+        )
     _refuse_many(text, count)
     return [round(low + i * step, DIGITS) for i in range(count)]
 

@@ -32,6 +32,7 @@ def test_lists_ranges_and_logarithmic_ranges():
         (["scale=0:1:0"], "empty range"),
         (["scale=0:1:x"], "'x' is no number"),
         (["scale=0:1:1e-6"], "has 1000001 values"),
+        (["p=0.1:0.9:5"], "one value: its step"),
         (["p=log:0:1:5"], "no logarithmic range"),
         (["p=log:0.1:1:1"], "no logarithmic range"),
         (["p=log:0:1"], "empty range"),
