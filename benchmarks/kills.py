@@ -29,7 +29,8 @@ from pathlib import Path
 FAMILY, LIMIT = "tiny-safety", 8
 LOG = "asked.jsonl"
 METHODS, TASKS = "linear,ties (paper)", "tiny_chain,tiny_refusal,tiny_prose"
-LIFE = {"parent": 5, "engine": 2}  # kills; an engine that dies three times without an answer fails its step
+# Kills; an engine that dies three times without an answer fails its step.
+LIFE = {"parent": 5, "engine": 2, "nursery": 2}
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,18 @@ class Run:
 
 
 def engines_of(pid: int) -> list[int]:
-    """The engine processes that `pid` has started."""
-    parents, engines = {}, []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                if (folder / "comm").read_text().startswith("engine "):
-                    engines.append(int(folder.name))
-    return [one for one in engines if pid in (parents[one], parents.get(parents[one]))]  # forked, or its own
+    """The engine processes of `pid`: its own children, or forked by one of them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (folder / "comm").read_text().startswith("engine "):
+                parent = parent_of(int(folder.name))
+                found += [int(folder.name)] if pid in (parent, parent_of(parent)) else []
+    return found
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @dataclass(frozen=True)
@@ -132,20 +136,21 @@ def strike(
     responses are stored (most of the time of so small a one goes into starting). None where it had ended."""
     begun, had = time.monotonic(), len(run.stored())
     late = draw.random() < 0.5 or had >= usual.responses
-    while_there = usual.seconds * (0.6 if what == "engine" else 1)  # before the end there are only reports
+    while_there = usual.seconds * (1 if what == "parent" else 0.6)  # before the end there are only reports
     seconds = draw.uniform(0.3, while_there) if late else 0.0
     responses = 0 if late else draw.randint(had + 1, usual.responses)
     while process.poll() is None:
         ripe = time.monotonic() - begun >= seconds and len(run.stored()) >= responses
         victims = [process.pid] if what == "parent" else engines_of(process.pid)
         if ripe and victims:
-            drawn = f"{seconds:.1f} s" if late else f"{responses} responses"
-            hit = now(run, drawn)
-            try:
-                os.kill(draw.choice(victims), signal.SIGKILL)
-            except ProcessLookupError:  # it has just ended by itself
-                continue
-            return hit
+            hit = now(run, f"{seconds:.1f} s" if late else f"{responses} responses")
+            with contextlib.suppress(OSError):  # it has just ended by itself
+                struck = [draw.choice(victims)]
+                if what == "nursery":  # and all its engines, as where memory runs out
+                    struck = [parent_of(victims[0]), *victims]
+                for one in struck:
+                    os.kill(one, signal.SIGKILL)
+                return hit
         time.sleep(0.02)
     return None
 
@@ -274,18 +279,18 @@ def child(arguments: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--engine", default="hf", choices=["hf", "vllm"])
-    parser.add_argument("--what", default="parent", choices=["parent", "engine"])
+    parser.add_argument("--what", default="parent", choices=list(LIFE))
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=7)
     given = parser.parse_args()
+    if given.what == "nursery" and given.engine != "hf":
+        parser.error("only hf engines are forked")
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         usual, draw = reference(Path(name), given.engine), random.Random(given.seed)
         print(f"{given.engine}: {usual.seconds:.1f} s undisturbed; two differ in {usual.noise or 'nothing'}")
         for line in campaign(Path(name), given.engine, given.what, given.count, usual, draw):
             print(line, flush=True)
-    print(
-        f"{given.engine}: {given.count} kills of the {given.what}, seed {given.seed}: all went on to the end"
-    )
+    print(f"{given.engine}: {given.count} kills of the {given.what}, seed {given.seed}: all went on")
 
 
 if __name__ == "__main__":
