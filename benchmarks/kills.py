@@ -29,8 +29,7 @@ from pathlib import Path
 FAMILY, LIMIT = "tiny-safety", 8
 LOG = "asked.jsonl"
 METHODS, TASKS = "linear,ties (paper)", "tiny_chain,tiny_refusal,tiny_prose"
-# Kills; an engine that dies three times without an answer fails its step.
-LIFE = {"parent": 5, "engine": 2, "nursery": 2}
+LIFE = {"parent": 5, "engine": 2, "nursery": 2}  # kills; three of an engine without an answer fail its step
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,12 @@ def strike(
         if ripe and victims:
             hit = now(run, f"{seconds:.1f} s" if late else f"{responses} responses")
             with contextlib.suppress(OSError):  # it has just ended by itself
-                struck = [draw.choice(victims)]
-                if what == "nursery":  # and all its engines, as where memory runs out
-                    struck = [parent_of(victims[0]), *victims]
-                for one in struck:
-                    os.kill(one, signal.SIGKILL)
+                first = draw.choice(victims)
+                rest = [*victims, parent_of(first)] if what == "nursery" else []  # as where memory runs out
+                os.kill(first, signal.SIGKILL)
+                for one in rest:
+                    with contextlib.suppress(ProcessLookupError):  # the kill counts: it has been
+                        os.kill(one, signal.SIGKILL)
                 return hit
         time.sleep(0.02)
     return None

@@ -88,7 +88,7 @@ def alone(family: str) -> tuple[float, float]:
     carry_out(dataclasses.replace(plan, evals=(), probes=()), screen)
     groups = row_groups(plan.evals_to_make())
     assert len(groups) == 9
-    libraries.load("harness.evaluate.measure")
+    libraries.load(libraries.EVALUATION)
     with engines_for(9, None, plan.store.root / "log") as evaluators:
         for evaluator in evaluators:
             evaluator.engine.render(plan.inputs["reasoning"], [{"role": "user", "content": "a"}], True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import os
@@ -14,23 +15,29 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 UNUSED = "sklearn"  # and so scipy and pandas (a second): transformers wants it for assisted generation
-
+EVALUATION = "harness.evaluate.measure"  # of a process that feeds engines and scores
 REPORTS = ("scipy.stats", "pyarrow.dataset", "mpl_toolkits.mplot3d",
            *(f"matplotlib.backends.backend_{kind}" for kind in ("pdf", "svg")))  # fmt: skip
 
 
 def load(*names: str) -> None:
-    """Import transformers' models and tokenizers, then the modules `names`. transformers looks its names up
-    lazily, and two threads that do so at once can find one missing."""
+    """Import transformers' models and tokenizers, then the modules `names`."""
+    _load_transformers()
+    for name in names:
+        with uninterrupted(), uncollected():
+            importlib.import_module(name)
+
+
+@functools.cache
+def _load_transformers() -> None:
+    """Once: transformers looks its names up lazily, and two threads that do so at once can find one missing;
+    nor may scikit-learn be hidden while another thread scores with it."""
     with uninterrupted():
         import torch  # noqa: F401
     with uninterrupted(), lean():
         from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase  # noqa: F401
         from transformers.utils.import_utils import is_sklearn_available
     is_sklearn_available.cache_clear()
-    for name in names:
-        with uninterrupted(), uncollected():
-            importlib.import_module(name)
 
 
 def leave(code: Any) -> NoReturn:

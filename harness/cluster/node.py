@@ -167,7 +167,7 @@ class RowEngine:
         from harness import libraries
 
         self.evaluator.start()
-        libraries.load("harness.evaluate.measure")
+        libraries.load(libraries.EVALUATION)
         return _node()
 
     def row(self, job: str, names: Sequence[str], needed: Sequence[str], told: Any) -> dict:

@@ -94,9 +94,10 @@ def fork(
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(1)
+            with contextlib.suppress(OSError):  # the disk of its log is full
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(1)  # never back into the loop of the nursery
     with contextlib.suppress(OSError):  # whoever comes first
         os.setpgid(pid, pid)
     for descriptor in own:

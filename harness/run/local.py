@@ -72,7 +72,7 @@ class _Run:
             engines_for(len(row_groups(evals)), engines, log, plan.engine, settings) as evaluators,
         ):
             if evals:  # while the engines start
-                libraries.load("harness.evaluate.measure")
+                libraries.load(libraries.EVALUATION)
             self.make_all(merges, groups, evaluators)
         # the engines are gone: a judge may need their memory
         self.outcome.count(judging.judge_all(plan, self.outcome.screen, self.outcome.fail))

@@ -34,7 +34,7 @@ class Runs:
     engine: str = "auto"
     options: dict[str, Any] = field(default_factory=dict)
     failed: int = 0
-    _last: tuple[Any, ...] = (None, None, None)  # rows, limit, and their plan
+    _last: tuple[Any, ...] = field(default=(None, None, None), init=False)  # rows, limit, and their plan
 
     def plan(self, rows: Rows, limit: int | None) -> Plan:
         """The rows' merges, and of the references the base: collapse is told by its perplexity."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from test_engine import alive, asking, collect, requests, wait_until
 
+from benchmarks.kills import parent_of
 from harness.evaluate.child import Nursery
 from harness.evaluate.engine import Engine
 
@@ -29,10 +30,6 @@ def nursery(tmp_path):
 def started(engine, folder):
     assert collect(engine.run(folder, "generate", requests(1)))
     return engine.pid
-
-
-def parent_of(pid):
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_engines_are_forks_of_one_process_and_groups_of_their_own(tmp_path, scripted, nursery):
