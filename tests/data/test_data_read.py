@@ -52,6 +52,7 @@ def told(source, row=same, whole=False):
 
 
 LINES = "".join(dump(row) + "\n" for row in ROWS)
+PACKED = gzip.compress(LINES.encode(), mtime=0)  # no time in it: it is part of the names of tests
 CSV = 'id,question,answer\r\n0,"one, ""two""\r\nthree",1\r\n1,zwei,2\r\n'
 
 
@@ -62,7 +63,7 @@ CSV = 'id,question,answer\r\n0,"one, ""two""\r\nthree",1\r\n1,zwei,2\r\n'
         ("test.jsonl", LINES.replace("\n", "\r\n").encode()),
         ("test.jsonl", b"\xef\xbb\xbf" + LINES.encode()),
         ("test.jsonl", "\n" + LINES.rstrip("\n") + "\n\n  \n"),
-        ("test.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)),
+        ("test.jsonl.gz", PACKED),
         ("test.json", "\ufeff" + json.dumps(ROWS, indent=1)),
         ("test.json", LINES),
         ("test.json.gz", gzip.compress(json.dumps(ROWS).encode(), mtime=0)),
@@ -145,8 +146,8 @@ def test_several_files_are_read_in_order_of_name(put):
         ("t.parquet", b"PAR1 and no more", "t.parquet cannot be read: "),
         ("t.parquet", b"", "t.parquet cannot be read: "),
         ("t.jsonl.gz", b"no gzip", "t.jsonl.gz cannot be read: Not a gzipped file"),
-        ("t.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:-30], "t.jsonl.gz cannot be read: "),
-        ("t.jsonl.gz", gzip.compress(LINES.encode(), mtime=0)[:20] + b"\xff" * 40, "t.jsonl.gz cannot be read: "),
+        ("t.jsonl.gz", PACKED[:-30], "t.jsonl.gz cannot be read: "),
+        ("t.jsonl.gz", PACKED[:20] + b"\xff" * 40, "t.jsonl.gz cannot be read: "),
         ("t.xlsx", "x", "`.xlsx` files are not read"),
         ("t", "x", "files are not read"),
     ],
