@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -123,7 +124,8 @@ def write_text(path: Path, text: str, errors: str = "strict") -> None:
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to, which becomes `path` at the end: the file is whole or as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # neither two threads nor, on a shared disk, two machines with a process of one id may write to one name
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -176,9 +178,9 @@ class Store:
 
     def prepare(self) -> None:
         """Create the root and show that it can be written, before any work."""
-        with reachable(made(self.root)):
-            write_text(self.root / ".writable", "")
-            (self.root / ".writable").unlink()
+        with reachable(made(self.root)):  # under a name of its own: other processes may look at the same time
+            with tempfile.NamedTemporaryFile(prefix=".writable-", dir=self.root, buffering=0) as file:
+                file.write(b"\n")
 
     @property
     def fingerprints(self) -> Path | None:

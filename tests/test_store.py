@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from harness import recipe
 from harness.errors import HarnessError
-from harness.store import Folder, Store, digest, slug
+from harness.store import Folder, Store, digest, slug, write_text
 
 
 def test_a_folder_is_complete_only_once_finished(tmp_path):
@@ -110,3 +111,17 @@ def test_an_unwritable_store_is_told_before_any_work(tmp_path, place):
     with pytest.raises(HarnessError) as caught:
         Store(tmp_path / place, "tiny-safety").prepare()
     assert "cannot write" in caught.value.message and "--results" in caught.value.hint
+
+
+def test_many_may_look_at_once_whether_a_store_can_be_written(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: Store(tmp_path, "tiny-safety").prepare(), range(400)))
+    assert not list((tmp_path / "tiny-safety").iterdir())
+
+
+def test_a_file_that_two_write_at_once_is_one_of_both(tmp_path):
+    texts = [letter * 100_000 for letter in "ab"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda at: write_text(tmp_path / "told.txt", texts[at % 2]), range(100)))
+    assert (tmp_path / "told.txt").read_text() in texts
+    assert [path.name for path in tmp_path.iterdir()] == ["told.txt"]
