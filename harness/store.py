@@ -123,19 +123,35 @@ def write_text(path: Path, text: str, errors: str = "strict") -> None:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, which becomes `path` at the end: the file is whole or as it was."""
-    # neither two threads nor, on a shared disk, two machines with a process of one id may write to one name
+    """A name beside `path` to write to, which becomes `path` at the end: the file is whole or as it was.
+
+    The name is nobody else's: neither another thread's nor that of a process with the same id on another
+    machine. It is locked while it is written, so that `abandoned` tells what a killed process left."""
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with temporary.open("wb") as begun:
+            with contextlib.suppress(BlockingIOError):  # `abandoned` looks at it: what is written is then new
+                fcntl.flock(begun, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             error.filename = str(path)  # what a write fails on is not said by itself
         raise
+
+
+def abandoned(folder: Path) -> Iterator[Path]:
+    """What processes that were killed left half written in a folder and those in it."""
+    for left in folder.rglob(".*.tmp"):
+        try:
+            with left.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield left
+        except (FileNotFoundError, BlockingIOError):  # it has its name now, or is being written
+            continue
 
 
 def refusal(error: OSError, path: Path | None = None, reasons: Collection[int] = FULL) -> HarnessError | None:

@@ -11,7 +11,7 @@ import pytest
 
 from harness import recipe
 from harness.errors import HarnessError
-from harness.store import Folder, Store, digest, slug, write_text
+from harness.store import Folder, Store, abandoned, digest, slug, whole, write_text
 
 
 def test_a_folder_is_complete_only_once_finished(tmp_path):
@@ -125,3 +125,20 @@ def test_a_file_that_two_write_at_once_is_one_of_both(tmp_path):
         list(pool.map(lambda at: write_text(tmp_path / "told.txt", texts[at % 2]), range(100)))
     assert (tmp_path / "told.txt").read_text() in texts
     assert [path.name for path in tmp_path.iterdir()] == ["told.txt"]
+
+
+def test_what_is_half_written_is_told_from_what_a_kill_left(tmp_path):
+    script = textwrap.dedent(f"""
+        import os, pathlib
+        from harness.store import whole
+        with whole(pathlib.Path({str(tmp_path / "lost.txt")!r})) as part:
+            part.write_text("half")
+            os.kill(os.getpid(), 9)
+    """)
+    assert subprocess.run([sys.executable, "-c", script], cwd=os.getcwd()).returncode == -9
+    with whole(tmp_path / "kept.txt") as part:
+        (left,) = abandoned(tmp_path)
+        assert left.name.startswith(".lost.txt.") and left.read_text() == "half"
+        part.write_text("whole")
+        left.unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 from collections.abc import Sequence
@@ -18,7 +17,8 @@ from harness.figures import write
 from harness.plan import Plan
 from harness.planner import make_plan
 from harness.screen import Screen
-from harness.store import Folder, Store, digest, made, slug
+from harness.store import Folder, Store, digest, made, slug, write_text
+from harness.sweep.partial import write_csv
 from harness.train import experts
 from harness.verbs import tables as tables_of
 from harness.verbs.locked import locked_family
@@ -218,12 +218,9 @@ def _folder(store: Store, kind: str) -> Path:
 def _tell(folder: Path, tables: dict[str, Rows], findings: Sequence[Any], key: str, as_json: bool) -> int:
     """Write every table as CSV, print those that are short, and the `key` to their columns."""
     for name, rows in tables.items():
-        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            out = csv.DictWriter(file, list(rows[0]))
-            out.writeheader()
-            out.writerows(rows)
+        write_csv(folder / f"{name}.csv", rows)
     sentences = list(map(str, findings))
-    (folder / "findings.txt").write_text("".join(f"{line}\n" for line in sentences), encoding="utf-8")
+    write_text(folder / "findings.txt", "".join(f"{line}\n" for line in sentences))
     if as_json:
         click.echo(json.dumps({**tables, "findings": sentences}, indent=1, ensure_ascii=False))
         return 0

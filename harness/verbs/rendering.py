@@ -16,7 +16,7 @@ from harness import __version__, registry
 from harness.board import Board
 from harness.errors import HarnessError
 from harness.screen import Screen
-from harness.store import digest, reachable, write_text
+from harness.store import abandoned, digest, reachable, write_text
 
 MADE = "rendered.json"
 READS = {"html": ("figures",)}  # reports that show what others wrote
@@ -91,8 +91,8 @@ def _held(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in folder.rglob(".*.tmp"):
-            left.unlink()
+        for left in abandoned(folder):
+            left.unlink(missing_ok=True)
         yield
 
 

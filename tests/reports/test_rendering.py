@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boards
@@ -16,6 +17,7 @@ import pytest
 from harness.board import read_board
 from harness.errors import HarnessError
 from harness.screen import Screen
+from harness.store import whole
 from harness.verbs.rendering import write_reports
 
 ROOT = Path(__file__).parents[2]
@@ -214,3 +216,24 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "report").write_text("a file")
     with pytest.raises(HarnessError, match="cannot write .*report"):
         write(boards.rich(), tmp_path / "report", "csv")
+
+
+def test_figures_may_be_drawn_where_another_process_renders(tmp_path):
+    """Two sweeps of one store: what one draws is not taken for what a kill left."""
+    done = threading.Event()
+
+    def drawing():
+        try:
+            for _ in range(300):
+                with whole(tmp_path / "figures" / "sweep.csv") as part:
+                    part.write_text("points")
+        finally:
+            done.set()
+
+    (tmp_path / "figures").mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        drawn = pool.submit(drawing)
+        while not done.is_set():
+            write(boards.rich(), tmp_path, "csv")
+        drawn.result()
+    assert not list(tmp_path.rglob("*.tmp"))
