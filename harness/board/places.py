@@ -29,11 +29,15 @@ def relative(board: Board, root: Path) -> Board:
 
 
 def absolute(board: Board, root: Path) -> Board:
-    """The board with its folders where they lie now. Changes `board`."""
-    relative(board, root)
+    """The board with its folders where they lie now; those that are not in `root` stay as they are. Changes
+    `board`."""
+
+    def there(folder: str) -> str:
+        found = within(folder, root) if folder else None
+        return str(root / found) if found else folder
+
     for row in board.rows:
-        row.folder = str(root / row.folder) if row.folder else ""
+        row.folder = there(row.folder)
         for cell in row.cells.values():
-            cell.folder = str(root / cell.folder) if cell.folder else ""
-            cell.folders = [str(root / folder) for folder in cell.folders]
+            cell.folder, cell.folders = there(cell.folder), [there(f) for f in cell.folders]
     return board

@@ -36,11 +36,10 @@ class Recomputed:
 
 
 class Recomputing:
-    """Recomputes cells of a board; what a task asks is built once. `root` is where folders that are not
-    absolute lie."""
+    """Recomputes cells of a board; what a task asks is built once."""
 
-    def __init__(self, board: Board, root: Path | None = None) -> None:
-        self.board, self.root = board, root
+    def __init__(self, board: Board) -> None:
+        self.board = board
         self._built: dict[Any, Any] = {}
         self._known: dict[Path, tuple[dict[str, Any], dict[str, Items]]] = {}
 
@@ -61,7 +60,7 @@ class Recomputing:
         return dataclasses.replace(first, value=value, differing=differing, scorer=scorer)
 
     def _run(self, cell: Cell, heading: Heading) -> Recomputed:
-        folder = (self.root / cell.folder) if self.root is not None else Path(cell.folder)
+        folder = Path(cell.folder)
         stored = items_of(folder, heading.metric) if cell.folder else None
         try:
             if cell.imported:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.board import Board, BoardRow, Cell, Heading, read_board
+from harness.board.places import absolute
 from harness.board.recompute import GONE, RESPONSES, Recomputed, Recomputing, same
 from harness.errors import HarnessError, nearest
 from harness.family import load_family
@@ -36,9 +38,8 @@ def explain(
     """Tell of one cell, of one item of it, or recompute every cell; 1 where a recomputed value differs."""
     file = board or Store(results, load_family(family).name).report / "board.json"
     found = _read(file)
-    root = None if _is_here(found) else file.resolve().parent.parent
     if everything:
-        return _check_all(found, root, as_json)
+        return _check_all(found, as_json)
     if cell is None:
         raise HarnessError("no cell was named", "ROW/TASK, as in 'TIES/gsm8k'; or --all")
     row, heading = _named(found, cell)
@@ -48,9 +49,9 @@ def explain(
             f"`{row.label}` was not run on {heading.title}", "`harness compare` runs what is missing"
         )
     if item is not None:
-        told = _item(_folder(given, root), item, heading)
+        told = _item(Path(given.folder), item, heading)
     else:
-        told = _told(found, row, heading, given, root)
+        told = _told(found, row, heading, given)
     if as_json:
         click.echo(json.dumps(told, indent=1, ensure_ascii=False, default=str))
     else:
@@ -59,20 +60,15 @@ def explain(
 
 
 def _read(file: Path) -> Board:
+    """The board, its folders where the results that it is of lie now, whatever the working folder is."""
     try:
-        return read_board(file)
+        return absolute(read_board(file), Path(os.path.relpath(file.resolve().parent.parent)))
     except FileNotFoundError as error:
         raise HarnessError(
             f"there is no {file}", "run `harness compare` or `harness report` first"
         ) from error
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise HarnessError(f"{file} cannot be read: {error}", "`harness report` writes it anew") from error
-
-
-def _is_here(board: Board) -> bool:
-    """Whether the board's folders can be reached from the working folder."""
-    folders = [cell.folder for row in board.rows for cell in row.cells.values() if cell.folder]
-    return any(Path(folder).is_dir() for folder in folders)
 
 
 def _named(board: Board, text: str) -> tuple[BoardRow, Heading]:
@@ -105,13 +101,9 @@ def _names(board: Board) -> dict[str, BoardRow]:
     return found
 
 
-def _folder(cell: Cell, root: Path | None) -> Path:
-    return Path(cell.folder) if root is None else root / cell.folder
-
-
-def _told(board: Board, row: BoardRow, heading: Heading, cell: Cell, root: Path | None) -> dict[str, Any]:
-    folder, test = _folder(cell, root), cell.test
-    found = Recomputing(board, root).cell(row, heading)
+def _told(board: Board, row: BoardRow, heading: Heading, cell: Cell) -> dict[str, Any]:
+    folder, test = Path(cell.folder), cell.test
+    found = Recomputing(board).cell(row, heading)
     told: dict[str, Any] = {
         "cell": f"{row.label} · {heading.title} {heading.arrow} ({heading.key})",
         "printed": board.text(row, heading),
@@ -174,8 +166,8 @@ def _item(folder: Path, item: int, heading: Heading) -> dict[str, Any]:
     return {"scored_by": heading.metric, **told}
 
 
-def _check_all(board: Board, root: Path | None, as_json: bool) -> int:
-    told, again = [], Recomputing(board, root)
+def _check_all(board: Board, as_json: bool) -> int:
+    told, again = [], Recomputing(board)
     for row in board.rows:
         for heading in board.headings:
             cell = row.cell(heading)

@@ -92,6 +92,21 @@ def test_an_export_can_be_checked_without_the_weights(results, tmp_path, monkeyp
     assert done.exit_code == 0 and "0 differ" in done.output, done.output
 
 
+def test_a_board_is_explained_by_its_own_samples_from_any_folder(results, tmp_path, monkeypatch):
+    for name in ("there", "here"):
+        copied = shutil.copytree(results, tmp_path / name / "results")
+        board = copied / "tiny-safety" / "report" / "board.json"
+        board.write_text(board.read_text().replace(str(results), "results"))
+    for path in (tmp_path / "here").rglob("samples.parquet"):
+        path.unlink()
+    monkeypatch.chdir(tmp_path / "here")
+    there = run("explain", "--all", "--board", "../there/results/tiny-safety/report/board.json")
+    assert there.exit_code == 0 and "30 of 30 cells" in there.output, there.output
+    assert "0 of 30 cells" in run("explain", "--all").output
+    monkeypatch.chdir(tmp_path / "there" / "results" / "tiny-safety" / "report")
+    assert "30 of 30 cells" in run("explain", "--all", "--board", "board.json").output
+
+
 def test_ranks_have_intervals_and_methods_can_be_chosen(results):
     told = json.loads(run("leaderboard", "--json", "--results", results).output)
     assert [line["row"] for line in told["rows"]] == ["Task Arithmetic", "Linear", "Task Arithmetic (paper)"]
