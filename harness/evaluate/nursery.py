@@ -23,7 +23,6 @@ from harness.evaluate.child import end
 
 CALM = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 LARGEST = 1 << 18  # bytes of a message; the kernel takes fewer
-LOOK = 0.2  # seconds between looks at the parent while modules are imported
 
 
 def main() -> None:
@@ -46,26 +45,24 @@ def main() -> None:
 
 
 def prepare(gate: socket.socket, modules: list[str]) -> None:
-    """The imports. A module that fails to import fails again in the engine, which says so."""
+    """The imports, while the parent lives. A module that fails to import fails again in the engine, which
+    says so."""
     os.environ.update(CALM)  # no library starts a thread: a fork has none but its own
-    parent = select.poll()
+    parent = select.poll()  # looked at between imports; nothing may interrupt torch's in the middle
     parent.register(gate, select.POLLHUP)
-    gone = lambda *_: os._exit(0) if any(e & select.POLLHUP for _, e in parent.poll(0)) else None  # noqa: E731
-    signal.signal(signal.SIGALRM, gone)
-    signal.setitimer(signal.ITIMER_REAL, LOOK, LOOK)
     try:
         import harness.evaluate.serve  # noqa: F401
         from harness import libraries
 
         with libraries.lean():
             for module in modules:
+                if any(event & select.POLLHUP for _, event in parent.poll(0)):
+                    os._exit(0)
                 importlib.import_module(module)
     except Exception:
         traceback.print_exc()
     gc.collect()
     gc.freeze()  # what is shared stays shared: no collection touches it
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def fork(

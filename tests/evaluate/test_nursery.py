@@ -154,14 +154,15 @@ def test_an_import_that_fails_is_told_by_the_engine(tmp_path, scripted):
         engine.close()
 
 
-@pytest.mark.parametrize("module", ["", "slowly"])
-def test_nothing_is_left_of_a_parent_that_is_killed(tmp_path, module):
-    (tmp_path / "slowly.py").write_text("import time\nfor _ in range(600): time.sleep(0.1)\n")
+@pytest.mark.parametrize("modules", [[], ["slowly", "never"]], ids=["ready", "importing"])
+def test_nothing_is_left_of_a_parent_that_is_killed(tmp_path, modules):
+    (tmp_path / "slowly.py").write_text("import time; time.sleep(3)\n")
+    (tmp_path / "never.py").write_text("import time; time.sleep(600)\n")
     script = textwrap.dedent(f"""
         import time
         from pathlib import Path
         from harness.evaluate.child import Nursery
-        nursery = Nursery(Path({str(tmp_path / "log.txt")!r}), {[module] if module else []!r})
+        nursery = Nursery(Path({str(tmp_path / "log.txt")!r}), {modules!r})
         print(nursery.pid, flush=True)
         time.sleep(60)
     """)
