@@ -51,10 +51,10 @@ def test_averages_are_of_one_group_and_one_direction_and_of_whole_rows_only():
     ]
     average(HEADINGS, rows)
     assert rows[0].averages == [
-        Average("Reasoning", True, 70.0, True, True)
+        Average("Reasoning", True, "accuracy", 70.0, True, True)
     ]  # one harm, one perplexity: no mean
-    assert rows[1].averages == [Average("Reasoning", True, None, False)]
-    assert rows[2].averages == [Average("Reasoning", True, 20.0, True)]
+    assert rows[1].averages == [Average("Reasoning", True, "accuracy", None, False)]
+    assert rows[2].averages == [Average("Reasoning", True, "accuracy", 20.0, True)]
     second = dataclasses.replace(SUMS, main=False)
     rows = [row("a", 0.8, 0.6)]
     average([CHAIN, second], rows)
@@ -123,7 +123,7 @@ def test_a_board_survives_json(tmp_path_factory, label, notes, value, parameters
     rows = [row(label, value, 0.5, None, math.inf)]
     rows[0].cell(CHAIN).test = boards.Test(-0.1, [-0.2, 0.0], 0.03, None, "McNemar, exact", 7)
     rows[0].parameters, rows[0].notes = parameters, tuple(notes)
-    rows[0].averages = [Average("Reasoning", True, value, True)]
+    rows[0].averages = [Average("Reasoning", True, "accuracy", value, True)]
     made = dataclasses.replace(board(*rows), footnotes=notes)
     path = tmp_path_factory.mktemp("json") / "board.json"
     path.write_text(made.to_json(), encoding="utf-8", errors="surrogatepass")

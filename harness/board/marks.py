@@ -40,18 +40,18 @@ def average(headings: Sequence[Heading], rows: Sequence[BoardRow]) -> None:
     for heading in headings:
         if heading.main and heading.kind != "perplexity":
             parts.setdefault((heading.group, heading.higher_is_better, heading.kind), []).append(heading)
-    for (group, up, _), own in parts.items():
+    for part, own in parts.items():
         if len(own) < 2:
             continue
         made = []
         for row in rows:
             cells = [row.cell(h) for h in own]
             complete = all(_finite(cell) for cell in cells)
-            mean = math.fsum(c.value for c in cells) / len(own) if complete else None
-            row.averages.append(Average(group, up, None if mean is None else own[0].scaled(mean), complete))
+            mean = own[0].scaled(math.fsum(c.value for c in cells) / len(own)) if complete else None
+            row.averages.append(Average(*part, mean, complete))
             if complete and ranked(row):
                 made.append(row.averages[-1])
-        top = sorted({round(a.value, own[0].digits) for a in made}, reverse=up)
+        top = sorted({round(a.value, own[0].digits) for a in made}, reverse=part[1])
         for one in made:
             one.best = round(one.value, own[0].digits) == top[0]
 

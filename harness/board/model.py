@@ -13,7 +13,7 @@ from typing import Any
 NOT_RUN = "–"
 SIGNIFICANT = "°"  # differs from the baseline
 IMPORTED = "‡"
-SCHEMA = 1  # of `report/board.json`
+SCHEMA = 2  # of `report/board.json`
 FLOAT = "$float"
 
 
@@ -109,14 +109,20 @@ class Cell:
 
 @dataclass
 class Average:
-    """A row's mean over the main columns of one group and one direction; `complete` is False (and the average
-    not shown) where a cell is missing."""
+    """A row's mean over the main columns of one group, direction and kind; `complete` is False (and the
+    average not shown) where a cell is missing."""
 
     group: str
     higher_is_better: bool
+    kind: str
     value: float | None
     complete: bool
     best: bool = False
+
+    def over(self, h: Heading) -> bool:
+        """Whether it is a mean over this column, and others."""
+        own = (self.group, self.higher_is_better, self.kind)
+        return h.main and (h.group, h.higher_is_better, h.kind) == own
 
 
 @dataclass

@@ -166,18 +166,8 @@ def _paper(h: Heading, cell: Cell) -> dict[str, str]:
 
 
 def _average(board: Board, row: BoardRow, average: Average) -> dict[str, Any]:
-    """With the digits of the columns that it is a mean of: those of its group, direction and scale."""
-    same = [
-        a for a in row.averages if (a.group, a.higher_is_better) == (average.group, average.higher_is_better)
-    ]
-    own = [
-        h
-        for h in board.headings
-        if h.main and (h.group, h.higher_is_better) == (average.group, average.higher_is_better)
-    ]
-    kinds = list(dict.fromkeys(h.kind for h in own if sum(o.kind == h.kind for o in own) > 1))
-    place = min(same.index(average), len(kinds) - 1)
-    digits = next(h.digits for h in own if h.kind == kinds[place]) if kinds else 1
+    """With the digits of the columns that it is a mean of."""
+    digits = next((h.digits for h in board.headings if average.over(h)), 1)
     text = number(average.value, digits)
     return {"value": plain(float(average.value)), "text": text, "best": average.best}
 

@@ -15,8 +15,8 @@ STALE, DOUBTED, LEAST = "†", "§", "Δ"
 
 @dataclass(frozen=True)
 class Column:
-    """A column as printed: a heading's, or an average of a group in one direction (`heading` is None; `nth`
-    where the group has several, of different kinds). `detectable` is text as `n` is."""
+    """A column as printed: a heading's, or an average of a group in one direction over columns of one kind
+    (`heading` is None). `detectable` is text as `n` is."""
 
     group: str
     title: str
@@ -25,7 +25,7 @@ class Column:
     n: str = ""
     detectable: str = ""
     digits: int = 1
-    nth: int = 0
+    kind: str = ""
 
     @property
     def arrow(self) -> str:
@@ -166,17 +166,17 @@ def _columns(board: Board) -> tuple[Column, ...]:
         for up in (True, False):
             kinds = [h.kind for h in own if h.main and h.higher_is_better == up]
             averaged = [kind for kind in dict.fromkeys(kinds) if kinds.count(kind) > 1]
-            for nth, kind in enumerate(averaged):
+            for kind in averaged:
                 digits = next(h.digits for h in own if h.kind == kind)
-                column = Column(group, "average", up, digits=digits, nth=nth)
+                column = Column(group, "average", up, digits=digits, kind=kind)
                 found += [column] * any(_average(row, column) for row in board.rows)
     return tuple(found)
 
 
 def _average(row: BoardRow, column: Column) -> Average | None:
     """The row's average if it is one over all columns."""
-    own = (column.group, column.higher_is_better)
-    told = [a for a in row.averages if (a.group, a.higher_is_better) == own][column.nth : column.nth + 1]
+    own = (column.group, column.higher_is_better, column.kind)
+    told = [a for a in row.averages if (a.group, a.higher_is_better, a.kind) == own]
     return next((a for a in told if a.complete and a.value is not None), None)
 
 

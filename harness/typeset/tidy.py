@@ -65,8 +65,6 @@ def _cell(board: Board, row: BoardRow, heading: Heading) -> dict[str, Any]:
     if cell is None:
         return {}
     low, high = cell.interval or (None, None)
-    own = (row.averages, heading.group, heading.higher_is_better)
-    averages = [a.value for a in own[0] if (a.group, a.higher_is_better) == own[1:] and a.complete]
     names = ("value", "stderr", "n", "sd", "sd_items", "best", "second", "kept", "paper", "paper_note")
     return {
         **{name: getattr(cell, name) for name in names},
@@ -79,7 +77,7 @@ def _cell(board: Board, row: BoardRow, heading: Heading) -> dict[str, Any]:
         "cell_stale": cell.stale,
         "imported": cell.imported or row.imported,
         "footnotes": "; ".join(board.mixed[i] for i in cell.footnotes),
-        "group_average": averages[0] if averages and heading.main else None,
+        "group_average": next((a.value for a in row.averages if a.over(heading) and a.complete), None),
         "tokens_per_response": cell.tokens,
         "settings": _json(cell.settings),
         "eval_folder": cell.folder,

@@ -81,7 +81,7 @@ def better(difference, p, p_holm):
 
 def rich():
     """Every mark: best, second, ties, collapsed, older code, imported, footnotes, seeds, paper, tests."""
-    up = ("Reasoning", True)
+    up = ("Reasoning", True, "accuracy")
     rows = [
         row("base", "base", [(GSM, cell(GSM, 0.7004)), (MATH, cell(MATH, 0.5)), (HARM, cell(HARM, 2.1)),
                              (PPL, cell(PPL, 7.25))], [Average(*up, 60.02, True)], peak_mib=812.5),
@@ -150,7 +150,10 @@ def wide(columns=15, merges=9):
         return [(h, cell(h, 0.2 + (seed * 37 + i * 17) % 71 / 100, best=seed == 8, second=seed == 5))
                 for i, h in enumerate(headings)]  # fmt: skip
 
-    averages = [Average("Reasoning", True, 61.5, True), Average("Knowledge", True, 44.25, True)]
+    averages = [
+        Average("Reasoning", True, "accuracy", 61.5, True),
+        Average("Knowledge", True, "accuracy", 44.25, True),
+    ]
     rows = [row(name, role, cells(i), averages) for i, (name, role) in
             enumerate((("base", "base"), ("reasoning", "reasoning"), ("safety", "task")))]  # fmt: skip
     rows += [row(f"Method {i}", "merge", cells(i), averages) for i in range(merges)]

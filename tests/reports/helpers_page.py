@@ -86,7 +86,7 @@ def _row(root, label, items, texts):
     }
     for (task, _), cell in cells.items():
         cell.folder = str(made[task])
-    averages = [Average("Reasoning", True, 100 * share, True, label == "ReasonAny")]
+    averages = [Average("Reasoning", True, "accuracy", 100 * share, True, label == "ReasonAny")]
     return BoardRow(label, role, method, {"scale": 0.3}, str(folder), cells, averages=averages,
                     command=f"harness compare --methods {method}", seconds={"merge": 1.5})  # fmt: skip
 

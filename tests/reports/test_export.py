@@ -208,7 +208,7 @@ def test_a_failure_leaves_no_half_zip(home, tmp_path, monkeypatch):
     ("name", "text"),
     [
         ("board.json", "{"),
-        ("board.json", '{"schema": 1, "headings": [], "rows": [3]}'),
+        ("board.json", '{"schema": 2, "headings": [], "rows": [3]}'),
         ("rendered.json", "{"),
         ("rendered.json", "[]"),
         ("rendered.json", '{"csv": {"files": ["../../x"]}}'),

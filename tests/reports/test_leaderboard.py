@@ -78,7 +78,7 @@ def test_a_board_without_merges_says_so(tmp_path):
 
 GOOD = json.loads(Board("bad", "t", UP, [row("a", UP, [0.5, 0.5])], []).to_json())
 BAD = [
-    "", "{", "[]", "[" * 100_000, '{"schema": 1}', json.dumps({**GOOD, "schema": 99}),
+    "", "{", "[]", "[" * 100_000, '{"schema": 2}', json.dumps({**GOOD, "schema": 99}),
     json.dumps({**GOOD, "rows": [3]}), json.dumps({**GOOD, "rows": {"a": 1}}),
     json.dumps({**GOOD, "headings": "x"}), json.dumps({**GOOD, "extra": 1}),
     json.dumps(GOOD).replace('"value": 0.5', '"value": "0.5"'),
@@ -119,6 +119,6 @@ def test_equal_values_share_a_rank():
 def test_an_incomplete_average_is_left_out(tmp_path):
     rows = [row("a", UP, [0.5, 0.5])]
     path = written(tmp_path, "fam", UP, *rows)
-    rows[0].averages = [Average("Safety", True, None, False)]
+    rows[0].averages = [Average("Safety", True, "accuracy", None, False)]
     path.write_text(Board("fam", "t", UP, rows, []).to_json())
     assert json.loads(run(tmp_path, "--json").output)["rows"][0]["averages"] == {}
