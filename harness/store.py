@@ -27,6 +27,7 @@ import yaml
 from harness.errors import HarnessError
 
 LOOK = 0.1  # seconds between two tries to take a lock
+LEFT = 3600.0  # seconds since the last write, after which nobody is taken to be writing a file
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 REFUSED = FULL | {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 
@@ -126,16 +127,13 @@ def whole(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to, which becomes `path` at the end: the file is whole or as it was.
 
     The name is nobody else's: neither another thread's nor that of a process with the same id on another
-    machine. It is locked while it is written, so that `abandoned` tells what a killed process left."""
+    machine."""
     temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:
-        with temporary.open("wb") as begun:
-            with contextlib.suppress(BlockingIOError):  # `abandoned` looks at it: what is written is then new
-                fcntl.flock(begun, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -145,13 +143,11 @@ def whole(path: Path) -> Iterator[Path]:
 
 def abandoned(folder: Path) -> Iterator[Path]:
     """What processes that were killed left half written in a folder and those in it."""
-    for left in folder.rglob(".*.tmp"):
-        try:
-            with left.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield left
-        except (FileNotFoundError, BlockingIOError):  # it has its name now, or is being written
-            continue
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names if name.startswith(".") and name.endswith(".tmp")):
+            with contextlib.suppress(FileNotFoundError):  # it has its name now
+                if time.time() - path.stat().st_mtime > LEFT:
+                    yield path
 
 
 def refusal(error: OSError, path: Path | None = None, reasons: Collection[int] = FULL) -> HarnessError | None:
@@ -221,12 +217,19 @@ class Store:
         return self.root / "report"
 
     def folders(self) -> Iterator[Folder]:
-        """Every run folder in the store, complete or not."""
-        for recipe in sorted(self.root.glob("*/**/recipe.yaml")):
-            yield Folder(recipe.parent)
+        """Every run folder in the store, complete or not. What others delete meanwhile is left out."""
+        walks = (walk for top in self.root.glob("*") for walk in os.walk(top))
+        for path in sorted(Path(place) for place, _, names in walks if "recipe.yaml" in names):
+            yield Folder(path)
 
     def size(self, path: Path) -> int:
-        return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+        """Bytes of the files below `path`, without what others delete meanwhile."""
+        taken = 0
+        for place, _, names in os.walk(path):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    taken += os.lstat(os.path.join(place, name)).st_size
+        return taken
 
     def remove(self, path: Path) -> int:
         """Delete a file or folder; the bytes freed."""

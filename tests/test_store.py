@@ -5,13 +5,14 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from harness import recipe
 from harness.errors import HarnessError
-from harness.store import Folder, Store, abandoned, digest, slug, whole, write_text
+from harness.store import LEFT, Folder, Store, abandoned, digest, slug, whole, write_text
 
 
 def test_a_folder_is_complete_only_once_finished(tmp_path):
@@ -35,7 +36,7 @@ def test_a_failure_leaves_its_reason_and_the_next_try_clears_it(tmp_path):
 def test_killed_while_working_the_folder_is_not_complete_and_not_locked(tmp_path):
     script = textwrap.dedent(f"""
         import os, pathlib
-        from harness.store import Folder
+        from harness.store import LEFT, Folder
         with Folder(pathlib.Path({str(tmp_path / "step")!r})).working({{"a": 1}}):
             os.kill(os.getpid(), 9)
     """)
@@ -49,7 +50,7 @@ def test_killed_while_working_the_folder_is_not_complete_and_not_locked(tmp_path
 def test_two_processes_take_turns(tmp_path):
     script = textwrap.dedent(f"""
         import pathlib, time
-        from harness.store import Folder
+        from harness.store import LEFT, Folder
         folder = Folder(pathlib.Path({str(tmp_path / "step")!r}))
         log = pathlib.Path({str(tmp_path / "log")!r})
         with folder.working({{}}):
@@ -136,9 +137,12 @@ def test_what_is_half_written_is_told_from_what_a_kill_left(tmp_path):
             os.kill(os.getpid(), 9)
     """)
     assert subprocess.run([sys.executable, "-c", script], cwd=os.getcwd()).returncode == -9
+    (left,) = tmp_path.iterdir()
+    earlier = time.time() - LEFT - 1
     with whole(tmp_path / "kept.txt") as part:
-        (left,) = abandoned(tmp_path)
-        assert left.name.startswith(".lost.txt.") and left.read_text() == "half"
         part.write_text("whole")
+        assert list(abandoned(tmp_path)) == []
+        os.utime(left, (earlier, earlier))
+        assert list(abandoned(tmp_path)) == [left]
         left.unlink()
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]

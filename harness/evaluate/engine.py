@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.errors import HarnessError
 from harness.evaluate import wire
@@ -25,12 +25,17 @@ class EvaluationError(HarnessError):
     """The engine could not do its work; the message holds its own last words."""
 
 
+class Stopped(BaseException):
+    """The run was interrupted while an engine was answering; not a failure of the step."""
+
+
 class _Died(Exception):
     """The child ended without an answer."""
 
 
 class Engine:
-    """One engine process. It is started when first needed (or by `start`) and again when it dies.
+    """One engine process. It is started when first needed (or by `start`) and again when it dies, until it is
+    closed: who still waits for answers then, in another thread, is told by `Stopped`.
 
     `settings` go to the engine as they are (device, dtype, batch_size, threads). What the child prints goes
     to `log`. The child ends by itself when this process does, however that ends. With a `nursery` it is a
@@ -48,26 +53,34 @@ class Engine:
         self._child: Child | None = None
         self._nursery = nursery
         self.exit_code: int | None = None  # of the last child that ended
-        self._ready = self._gone = False
+        self._ready = self._gone = self._closed = False
         self._peak = 0.0
         self._own_log = tempfile.NamedTemporaryFile(suffix=".log") if log is None else None
         self.log = Path(self._own_log.name) if log is None else log
 
     def start(self) -> None:
         """Begin starting the child; returns at once."""
+        if self._closed:
+            raise Stopped
         if self._child is not None:
             return
-        to_child, from_parent = os.pipe()
-        to_parent, from_child = os.pipe()
         begin = Spawned if self._nursery is None else self._nursery.fork
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            self._child = begin(self.name, (to_child, from_child), self._environment(), log.fileno())
-        os.close(to_child)
-        os.close(from_child)
+        to_child, from_parent = os.pipe()
+        to_parent, from_child = os.pipe()
         self._to, self._from = os.fdopen(from_parent, "wb"), os.fdopen(to_parent, "rb")
         self._ready, self._gone, self._checkpoint = False, False, None
-        self._send(self.settings)
+        try:
+            with self.log.open("ab") as log:
+                self._child = begin(self.name, (to_child, from_child), self._environment(), log.fileno())
+        finally:
+            os.close(to_child)
+            os.close(from_child)
+        if self._closed:  # meanwhile
+            self.kill()
+            raise Stopped
+        with contextlib.suppress(_Died):  # whoever waits for an answer finds that out, and counts it
+            self._send(self.settings)
 
     def _environment(self) -> dict[str, str]:
         threads, gpus = self.settings.get("threads"), self.settings.get("gpus")
@@ -155,16 +168,21 @@ class Engine:
     def _send(self, message: Any) -> None:
         try:
             wire.send(self._to, message)
-        except OSError:
-            self._gone = True
-            raise _Died from None
+        except (OSError, ValueError) as error:
+            self._lost(error)
+
+    def _lost(self, error: Exception) -> NoReturn:
+        """The child is gone, or another thread has closed its pipes."""
+        if isinstance(error, ValueError) and not self._to.closed:
+            raise error
+        self._gone = True
+        raise _Died from None
 
     def _receive(self, checkpoint: Path) -> dict:
         try:
             message = wire.receive(self._from)
-        except (EOFError, OSError):
-            self._gone = True
-            raise _Died from None
+        except (EOFError, OSError, ValueError) as error:
+            self._lost(error)
         if "error" not in message:
             return message
         if message["where"] == "load":  # the child is well, the checkpoint is not
@@ -180,6 +198,8 @@ class Engine:
 
     def _strike(self, count: int, doing: str) -> None:
         self.kill()
+        if self._closed:
+            raise Stopped
         if count >= STRIKES:
             last = " | ".join(self.last_lines(3)) or "it said nothing"
             raise EvaluationError(
@@ -215,7 +235,10 @@ class Engine:
                 with contextlib.suppress(OSError):  # unsent bytes to a dead child
                     pipe.close()
 
-    close = kill
+    def close(self) -> None:
+        """End the child, and start no other."""
+        self._closed = True
+        self.kill()
 
 
 def _state(checkpoint: Path) -> tuple:

@@ -10,12 +10,9 @@ from typing import Any
 
 from harness import steps
 from harness.collapse import collapse_of
+from harness.evaluate.engine import Stopped
 from harness.plan import EvalStep, Plan, RowStep
 from harness.run.outcome import Outcome
-
-
-class Stopped(BaseException):
-    """The run was interrupted while an engine was answering; not a failure of the step."""
 
 
 def row_groups(wanted: Sequence[EvalStep]) -> list[list[EvalStep]]:

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import harness.evaluate.engine
 from harness.errors import HarnessError
 from harness.evaluate.child import Nursery
-from harness.evaluate.engine import Engine, EvaluationError
+from harness.evaluate.engine import Engine, EvaluationError, Stopped
 
 
 def asked(settings):
@@ -150,6 +152,44 @@ def test_an_exception_in_the_engine_is_told_and_a_fresh_child_follows(tmp_path, 
     assert any("Traceback" in line for line in engine.last_lines(50))
     assert collect(engine.run(tmp_path, "generate", requests(3)))
     engine.close()
+
+
+def test_a_child_that_dies_before_it_is_told_anything_is_replaced(tmp_path, scripted, begun, monkeypatch):
+    engine, fallen = begun(*scripted), []
+
+    def falling(begin):
+        def begun(*given):
+            child = begin(*given)
+            if not fallen:
+                wait_until(lambda: child.pid is not None)
+                os.kill(child.pid, signal.SIGKILL)
+                wait_until(lambda: not alive(child.pid))
+                fallen.append(child.pid)
+            return child
+
+        return begun
+
+    whose = engine._nursery if begun.forks else harness.evaluate.engine
+    name = "fork" if begun.forks else "Spawned"
+    monkeypatch.setattr(whose, name, falling(getattr(whose, name)))
+    engine.start()
+    assert collect(engine.run(tmp_path, "generate", requests(1))) and engine.pid not in fallen
+    engine.close()
+
+
+def test_closing_an_engine_stops_who_waits_for_it(tmp_path, scripted, begun):
+    """Not as a failure, and no other child is started: Ctrl-C, pressed twice in a long batch."""
+    name, settings = scripted
+    engine = begun(name, settings | {"delay": 60})
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(collect, engine.run(tmp_path, "generate", requests(1)))
+        wait_until(lambda: engine.pid is not None and engine.loaded)
+        engine.close()
+        with pytest.raises(Stopped):
+            waiting.result(timeout=20)
+    assert engine.pid is None
+    with pytest.raises(Stopped):
+        engine.start()
 
 
 def test_an_engine_that_does_not_start_is_told(tmp_path, scripted, begun):

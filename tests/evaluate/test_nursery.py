@@ -73,7 +73,7 @@ def test_a_killed_nursery_is_replaced(tmp_path, scripted, nursery):
     first, before = started(engine, tmp_path), nursery.pid
     os.kill(nursery.pid, signal.SIGKILL)
     assert collect(engine.run(tmp_path, "generate", requests(3))) and engine.pid == first, "it lives on"
-    engine.close()
+    engine.kill()
     assert engine.exit_code is None
     wait_until(lambda: not alive(first))
     assert started(engine, tmp_path) != first and nursery.pid != before
