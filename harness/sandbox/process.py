@@ -29,7 +29,7 @@ CHUNK = 2**16
 class Limits:
     """What a program may use.
 
-    seconds: wall time from the moment it starts. cpu_seconds: of each process. memory_mib: address space of
+    seconds: time from the moment it starts. cpu_seconds: of each process. memory_mib: address space of
     each process, and resident memory of all of them together. processes: at once, threads included.
     output_bytes: stdout and stderr together. file_mib: each file, and the private `/tmp`. Without
     bubblewrap `processes` and the size of `/tmp` are not enforced.
@@ -185,11 +185,13 @@ class Child:
 
 
 def pump(children: list[Child], seconds: float) -> str:
-    """Serve the children's pipes until the first of them exits or a limit is passed.
+    """Serve the children's pipes until the first of them exits or a limit is passed. Time in which this
+    process stood still (stopped, swapped out, its machine paused) is not counted against them.
 
     "exit", or why they have to be ended: "time", "output", "memory"; "start" when one did not start in time.
     """
-    started, deadline, look = False, time.monotonic() + START, time.monotonic() + TICK
+    started, left, last = False, START, time.monotonic()
+    look = last + TICK
     with selectors.DefaultSelector() as selector:
         for child in children:
             child.attach()
@@ -198,8 +200,9 @@ def pump(children: list[Child], seconds: float) -> str:
                     event = selectors.EVENT_WRITE if name == "stdin" else selectors.EVENT_READ
                     selector.register(stream, event, (child, name))
         selector.register(children[0].exit, selectors.EVENT_READ, None)
-        while (now := time.monotonic()) < deadline:
-            ready = selector.select(min(TICK, deadline - now))
+        while left > 0:
+            ready, now = selector.select(min(TICK, left)), time.monotonic()
+            left, last = left - min(now - last, 2 * TICK), now
             if any(key.data is None for key, _ in ready):
                 return "exit"
             for key, _ in ready:
@@ -211,7 +214,7 @@ def pump(children: list[Child], seconds: float) -> str:
                 if child.flooded:
                     return "output"
             if not started and all(child.started for child in children):
-                started, deadline = True, time.monotonic() + seconds
+                started, left = True, seconds
             if now >= look:
                 look = now + TICK
                 if any(child.greedy() for child in children):

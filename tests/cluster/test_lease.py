@@ -44,7 +44,7 @@ def waits(folder, seconds=0.6, **how):
 
 
 def test_a_free_folder_is_not_waited_for(folder, tmp_path):
-    assert not waits(folder) and not waits(tmp_path / "never begun")
+    assert not waits(folder, 20) and not waits(tmp_path / "never begun", 20)
 
 
 def test_the_lock_of_a_silent_holder_elsewhere_is_broken(folder):

@@ -175,7 +175,7 @@ def test_nothing_is_left_of_a_parent_that_is_killed(tmp_path, modules):
     wait_until(lambda: "nursery" in Path(f"/proc/{pid}/cmdline").read_text())
     parent.kill()
     parent.wait()
-    wait_until(lambda: not alive(pid), 10)
+    wait_until(lambda: not alive(pid), 60)
 
 
 def test_the_hf_engines_of_a_run_are_forked_with_one_thread_before():

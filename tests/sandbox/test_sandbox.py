@@ -97,6 +97,19 @@ def test_cpu_time_is_limited_by_itself(mode):
     assert outcome.status == "time" and outcome.seconds < 30
 
 
+def test_time_in_which_the_caller_stands_still_is_not_counted(tmp_path):
+    """A machine that is paused, a harness that is stopped: a program that ended in time passes."""
+    code = "from harness.sandbox import Limits, run; print('go', flush=True);"
+    code += "print(run('import time; time.sleep(1)', limits=Limits(seconds=2.5)).status)"
+    caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert caller.stdout.readline() == "go\n"
+    time.sleep(0.6)
+    caller.send_signal(signal.SIGSTOP)
+    time.sleep(4)
+    caller.send_signal(signal.SIGCONT)
+    assert caller.communicate(timeout=60)[0] == "ok\n"
+
+
 @pytest.mark.parametrize(
     "program, entry, status",
     [
