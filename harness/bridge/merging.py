@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,11 @@ import harness
 from harness.bridge.definitions import Definition, installed
 from harness.bridge.settings import configuration
 from harness.checkpoint import Checkpoint, TensorInfo, fit, folder, write
+from harness.checkpoint.part import Part
 from harness.checkpoint.read import FLOATS
 from harness.errors import HarnessError
 from harness.store import digest, reachable, write_text
 
-MARK = "merge.json"  # in a finished folder: the key, and the record of the merge
 CONFIG = "mergekit_config.yml"
 LOG = "mergekit.log"
 SEEDS = 2**32  # numpy takes no others
@@ -91,8 +90,6 @@ class _Work:
     def __init__(self, method: Any, definition: Definition, inputs: Any, job: Any) -> None:
         self.definition, self.inputs, self.job = definition, inputs, job
         self.to = Path(job.to).absolute()
-        self.part = self.to.with_name(f".{self.to.name}.part")
-        self.model = self.part / "model"
         self.warnings: list[str] = []
         self.tensors = fit.outputs(inputs.base)
         self.dtype = self._dtype()
@@ -100,46 +97,41 @@ class _Work:
         config = configuration(method, definition, tuple(inputs.experts), FLOATS[self.dtype])
         self.config = _renamed(config, self.names)
         self._check()
-        self.key = self._key(method)
+        self._work = Part(self.to, self._key(method))
+        self.part = self._work.path
+        self.model = self.part / "model"
 
     def finished(self) -> dict[str, Any] | None:
         """The record of an earlier merge of exactly this; refuses a folder that holds something else."""
-        if not self.to.exists() or (self.to.is_dir() and not any(self.to.iterdir())):
-            return None
-        with contextlib.suppress(OSError, ValueError):
-            mark = json.loads((self.to / MARK).read_text("utf-8"))
-            if mark["key"] == self.key:
-                return mark["record"]
-        if not self.job.replace:
-            raise HarnessError(
-                f"{self.to} already holds something else", "choose another folder, or delete this one first"
-            )
-        return None
+        record = None if self._work.vacant() else self._work.earlier()
+        if record is None and not (self._work.vacant() or self.job.replace):
+            raise self._work.occupied()
+        return record
 
     def carry_out(self) -> dict[str, Any]:
+        """Merge, unless another process has done it just before the folder was held."""
         done = False
         try:
-            self._prepare()
-            self._run()
-            record = self._complete()
+            if (record := self.finished()) is None:
+                self._prepare()
+                self._run()
+                record = self._complete()
             done = True
         finally:
-            kept = (LOG, ".lock") if not done and (self.part / LOG).is_file() else ()
-            _clear(self.part, kept)
-            if not kept:
-                self.part.rmdir()
+            if not done and (self.part / LOG).is_file():
+                self._work.clear(LOG)
+            else:
+                self._work.discard()
         return record
 
     @contextlib.contextmanager
     def held(self) -> Any:
         """Keep other processes out of the private folder."""
-        self.part.mkdir(parents=True, exist_ok=True)
-        with (self.part / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise HarnessError(f"another process is writing {self.to}", "wait for it to end") from None
+        self._work.lock()
+        try:
             yield
+        finally:
+            self._work.unlock()
 
     def _dtype(self) -> str:
         """The stored dtype as the format's code; a base of several gives the most frequent, and a warning."""
@@ -187,7 +179,7 @@ class _Work:
 
     def _prepare(self) -> None:
         """An empty private folder with views of the inputs, and the child's orders."""
-        _clear(self.part, (".lock",))
+        self._work.clear()
         size = {"F32": 4}.get(self.dtype, 2)
         write.check_space(self.part, sum(info.numel * size for info in self.tensors.values()))
         self._view("base", self.tensors)
@@ -216,7 +208,9 @@ class _Work:
 
     def _complete(self) -> dict[str, Any]:
         """What mergekit wrote, checked, completed as every merge is, under its final name."""
-        _clear(self.model, [entry.name for entry in self.model.iterdir() if ".safetensors" in entry.name])
+        for entry in self.model.iterdir():
+            if ".safetensors" not in entry.name:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         made = Checkpoint.open(self.model)
         for file in made.files:
             file.chmod(0o644)  # like every other file: safetensors' writer makes it private
@@ -233,7 +227,7 @@ class _Work:
         )
         peak = json.loads((self.part / "result.json").read_text("utf-8"))["peak_mib"]
         record = {"mergekit": version, "mergekit_peak_mib": peak, "warnings": self.warnings}
-        write_text(self.model / MARK, json.dumps({"key": self.key, "record": record}, indent=1) + "\n")
+        self._work.mark(self.model, record)
         if self.to.exists() and self.job.replace:
             shutil.rmtree(self.to)
         os.rename(self.model, self.to)
@@ -267,12 +261,6 @@ def _renamed(config: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]
         else {}
     )
     return {**config, **base, "models": models}
-
-
-def _clear(folder: Path, keep: Sequence[str]) -> None:
-    for entry in folder.iterdir():
-        if entry.name not in keep:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _stat(file: Path) -> list[Any]:

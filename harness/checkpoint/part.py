@@ -1,12 +1,17 @@
 """The private folder beside a wanted one, `.NAME.part`, in which a model is made. Torch-free.
 
 What the model is made of is hashed into a key. The finished folder has the key in its mark; an unfinished one
-is resumed by work under the same key, and thrown away by any other."""
+is resumed by work under the same key, and thrown away by any other.
+
+The lock is a file in the folder, and goes with it: whoever finishes or discards the folder holds it until
+then, and a lock that is no longer in its place is none."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,13 @@ from harness.errors import HarnessError
 from harness.store import write_text
 
 MARK = "merge.json"  # in a finished folder: the key, and the record of the merge
+LOCK = ".lock"
+TRIES = 20  # as many processes may finish or discard the folder just when it is to be locked
+
+
+def of_the_disk(error: BaseException) -> bool:
+    """Whether the file system ended the work, by itself or as `reachable` tells it: it can be resumed."""
+    return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
 
 
 class Part:
@@ -44,16 +56,21 @@ class Part:
         )
 
     def lock(self) -> None:
-        """Make the folder, and hold it until `unlock`. Raises `HarnessError` while another process does."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.unlock()
-            raise HarnessError(f"another process is writing {self.to}", "wait for it to end") from None
+        """Make the folder, and hold it until `unlock`, `named` or `discard`. Raises `HarnessError` while
+        another process does. It may have finished `to` just before: look again."""
+        for left in reversed(range(TRIES)):
+            try:
+                if self._locked():
+                    return
+            except BlockingIOError:
+                break
+            except (FileNotFoundError, FileExistsError):  # it went between two steps
+                if not left:
+                    raise
+        raise HarnessError(f"another process is writing {self.to}", "wait for it to end")
 
     def unlock(self) -> None:
+        """Let go of the folder; what is there can be resumed."""
         if self._lock is not None:
             self._lock.close()
         self._lock = None
@@ -65,10 +82,10 @@ class Part:
         except OSError:
             return False
 
-    def clear(self) -> None:
-        """Delete all but the lock."""
+    def clear(self, *kept: str) -> None:
+        """Delete all but the lock and what is `kept`."""
         for entry in self.path.iterdir():
-            if entry.name != ".lock":
+            if entry.name not in (LOCK, *kept):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def begin(self, stamp: str = "") -> None:
@@ -79,5 +96,29 @@ class Part:
         """Put key and record into a folder that is about to get the wanted name."""
         write_text(folder / MARK, json.dumps({"key": self.key, "record": record}, indent=1) + "\n")
 
+    def named(self) -> None:
+        """The folder has got the wanted name: delete the lock there, and let go of it."""
+        (self.to / LOCK).unlink(missing_ok=True)
+        self.unlock()
+
     def discard(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Delete the folder, and let go of it. Does nothing where it is not held: it is another's then."""
+        if self._lock is None:
+            return
+        with contextlib.suppress(OSError):
+            self.clear()
+            (self.path / LOCK).unlink()  # from now on another process may make it its own
+            self.path.rmdir()
+        self.unlock()
+
+    def _locked(self) -> bool:
+        """Whether the folder is held now; False where the lock went with the folder meanwhile."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as opened:
+            lock = opened.enter_context((self.path / LOCK).open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock.fileno()).st_ino != (self.path / LOCK).stat().st_ino:
+                return False
+            opened.pop_all()
+            self._lock = lock
+        return True

@@ -71,8 +71,9 @@ def merge(
     `error`; with `Job.masks` also `mask_warnings`, those of the warnings that are about the masks.
 
     Raises `HarnessError` for inputs that do not fit, statistics that are missing, NaN or infinity in an input
-    (unless `allow_nonfinite`), a disk too small. An exception of one method ends its own job only: the others
-    are finished, then it is raised, or with `on_error="record"` put under `error` (None otherwise)."""
+    (unless `allow_nonfinite`), a disk too small. An exception of one method, or a folder that cannot be had,
+    ends its own job only: the others are finished, then it is raised, or with `on_error="record"` put under
+    `error` (None otherwise)."""
     from harness.merge.engine import run
 
     return run(

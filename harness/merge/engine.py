@@ -95,8 +95,7 @@ def _buffers(
 
 
 def _stream(passes: Passes, warnings: list[str], begun: float) -> None:
-    """Work that an error has ended for good is deleted; what the disk's failure or a kill ended can be
-    resumed."""
+    """An error of the passes is one of every job."""
     try:
         passes.seconds["check"] = round(time.perf_counter() - begun, 4)
         passes.carry_out(warnings)

@@ -76,9 +76,14 @@ class Output:
         """Bytes of disk that `open` will take."""
         return 0 if self._resumable() else self.layout.nbytes
 
-    def open(self) -> None:
+    def open(self) -> dict[str, Any] | None:
+        """Hold the private folder and the files in it. Where another process has made exactly this since
+        `finished` was asked, its record is returned, and nothing is held."""
         with reachable(self.part):
             self._work.lock()
+            if (record := self.finished) is not None:
+                self.discard()
+                return record
             if self._resumable():
                 self.facts = self._journalled()
                 self.done = set(self.facts)
@@ -88,6 +93,7 @@ class Output:
                 self._start()
             self.files.open()
             self._journal = os.open(self.part / ".journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        return None
 
     def write(self, name: str, offset: int, data: memoryview) -> None:
         self.files.write(name, offset, data)
@@ -124,31 +130,41 @@ class Output:
             if masks is not None:
                 write_text(self._masks(), masks)
             self._work.mark(self.part, record)
-            self.close()
-            for name in (".journal", ".key", ".lock"):
-                (self.part / name).unlink(missing_ok=True)
+            self._close_files()
             if self.to.exists() and (self.job.replace or self._again):
                 shutil.rmtree(self.to)
             os.rename(self.part, self.to)
+            for name in (".journal", ".key"):  # not before: until the rename the work can be resumed
+                (self.to / name).unlink(missing_ok=True)
+            self._work.named()
         return warnings
 
     def close(self) -> None:
+        """Let go of files and folder; what is unfinished can be resumed."""
+        self._close_files()
+        self._work.unlock()
+
+    def discard(self) -> None:
+        """Delete unfinished work that can never be finished, if this object holds it."""
+        self._close_files()
+        self._work.discard()
+
+    def _close_files(self) -> None:
         self.files.close()
         if self.passing:
             self.passing.close()
         if self._journal is not None:
             os.close(self._journal)
         self._journal = None
-        self._work.unlock()
-
-    def discard(self) -> None:
-        """Delete unfinished work that can never be finished."""
-        self._work.discard()
 
     def _start(self) -> None:
         self._work.clear()
-        self.files.create()
-        self._work.begin(_boot())
+        try:
+            self.files.create()
+            self._work.begin(_boot())
+        except OSError:
+            self.discard()  # no weight is lost, and a full disk gets its room back
+            raise
 
     def _resumable(self) -> bool:
         try:

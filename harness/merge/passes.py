@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from harness.checkpoint import fit
+from harness.checkpoint.part import of_the_disk
 from harness.checkpoint.read import FLOATS, SIZES, Checkpoint, TensorInfo
 from harness.errors import HarnessError
 from harness.masking import lazy
@@ -67,10 +68,11 @@ class Passes:
         self._lock = threading.Lock()
 
     def carry_out(self, warnings: list[str]) -> None:
-        """Prepare, write and finish every job."""
+        """Prepare, write and finish every job. One whose folder cannot be had is left out."""
         for one in self.runs:
-            one.output.open()
-            one.resumed = len(one.output.done)
+            with one.guarded():
+                one.record = one.output.open()
+                one.resumed = len(one.output.done)
         self._timed("prepare", self._prepare)
         self._timed("merge", self._merge)
         for one in self._alive():
@@ -84,11 +86,12 @@ class Passes:
                 one.record = record
 
     def close(self) -> None:
+        """Work that an error has ended for good is deleted; what the disk or a kill ended can be resumed."""
         self.sources.reader.close()
         for one in self.runs:
-            one.output.close()
-            if one.error is not None and not isinstance(one.error, OSError):
+            if one.error is not None and not of_the_disk(one.error):
                 one.output.discard()
+            one.output.close()
 
     def _timed(self, phase: str, work: Callable[[], None]) -> None:
         begun = time.perf_counter()
@@ -96,7 +99,8 @@ class Passes:
         self.seconds[phase] = round(time.perf_counter() - begun, 4)
 
     def _alive(self) -> list[Run]:
-        return [one for one in self.runs if one.error is None]
+        """The jobs that go on: neither failed nor finished."""
+        return [one for one in self.runs if one.error is None and one.record is None]
 
     def _group(self, unit: Unit, kind: str) -> Block:
         buffers = self.workers.buffers(kind)
@@ -105,7 +109,7 @@ class Passes:
         return Block(unit, self.depth, self.sources, buffers, self.roles)
 
     def _prepare(self) -> None:
-        for one in self.runs:
+        for one in self._alive():
             if one.output.done >= set(self.weights):
                 continue  # killed when all was written
             with one.guarded():

@@ -34,7 +34,7 @@ def run(context: Any, settings: Any) -> dict[str, Any]:
     job = context.job
     work = Work(job.to, _key(context, settings), job.replace)
     if (record := work.finished) is not None:
-        shutil.rmtree(work.part, ignore_errors=True)  # left if the kill came after the model got its name
+        work.sweep()
         return record
     with reachable(work.part), work:
         return _Fusion(context, settings, work).carry_out()

@@ -7,12 +7,13 @@ What the training is made of is hashed into a key; work under another key is thr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoint.part import MARK, Part
+from harness.checkpoint.part import MARK, Part, of_the_disk
 from harness.errors import HarnessError
 from harness.store import reachable
 
@@ -24,7 +25,7 @@ class Work:
     """`with Work(to, key) as work:` holds the folder; `finish` gives the model its name.
 
     Leaving with a `HarnessError` deletes the work, which can never be finished; any other exception leaves it
-    to be resumed."""
+    to be resumed, and so does an error of the disk."""
 
     def __init__(self, to: Path, key: str, replace: bool = False) -> None:
         self.to, self.replace, self._work = Path(to), replace, Part(to, key)
@@ -43,22 +44,38 @@ class Work:
     def __enter__(self) -> Work:
         with reachable(self.part):
             self._work.lock()
-            if not self._work.resumable():
-                self._work.clear()
-                self._work.begin()
-            self.training.mkdir(exist_ok=True)
+            try:
+                self._begin()
+            except BaseException as error:
+                self.__exit__(None, error, None)
+                raise
         return self
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        self._work.unlock()
-        if isinstance(error, HarnessError):
+        if isinstance(error, HarnessError) and not of_the_disk(error):
             self._work.discard()
+        self._work.unlock()
 
     def finish(self, record: dict[str, Any]) -> None:
-        """The model is whole: name it, and delete what the training left."""
+        """The model is whole: name it, delete what the training left, and let go."""
         shutil.copyfile(self.training / CURVE, self.model / CURVE)
         self._work.mark(self.model, record)
         if self.to.exists() and self.replace:
             shutil.rmtree(self.to)
         os.rename(self.model, self.to)
-        shutil.rmtree(self.part)
+        self._work.discard()
+
+    def sweep(self) -> None:
+        """Delete what a kill left after the model had its name, unless another process works there."""
+        if self.part.exists():
+            with contextlib.suppress(HarnessError):
+                self._work.lock()
+                self._work.discard()
+
+    def _begin(self) -> None:
+        if self.finished is not None:  # it was not, before the folder was held
+            raise HarnessError(f"another process has just made {self.to}", "run it again: it is found done")
+        if not self._work.resumable():
+            self._work.clear()
+            self._work.begin()
+        self.training.mkdir(exist_ok=True)
