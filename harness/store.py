@@ -81,9 +81,7 @@ class Folder:
         `error.txt` with the reason. Waits for another process that holds it; `busy` is called while it does,
         and may raise."""
         with reachable(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            with (self.path / ".lock").open("w") as lock:
-                _take(lock, busy)
+            with _lock(self.path, busy):
                 write_text(
                     self.path / "recipe.yaml",
                     yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True),
@@ -104,6 +102,19 @@ class Folder:
         write_text(
             self.path / "done.json", json.dumps(record, indent=1, sort_keys=True, default=_plain) + "\n"
         )
+
+
+def _lock(folder: Path, busy: Callable[[], None]) -> IO:
+    """The lock of a folder, which is made. One that went with its folder while it was waited for is none."""
+    file = folder / ".lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as opened, contextlib.suppress(FileNotFoundError):
+            lock = opened.enter_context(file.open("w"))
+            _take(lock, busy)
+            if os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+                opened.pop_all()
+                return lock
 
 
 def _take(lock: IO, busy: Callable[[], None]) -> None:

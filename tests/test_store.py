@@ -2,9 +2,11 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -112,6 +114,22 @@ def test_an_unwritable_store_is_told_before_any_work(tmp_path, place):
     with pytest.raises(HarnessError) as caught:
         Store(tmp_path / place, "tiny-safety").prepare()
     assert "cannot write" in caught.value.message and "--results" in caught.value.hint
+
+
+def test_a_folder_that_is_deleted_while_it_is_waited_for_is_made_anew(tmp_path):
+    folder, waits = Folder(tmp_path / "step"), threading.Event()
+
+    def work():
+        with folder.working({"key": "a"}, waits.set):
+            folder.finish({})
+
+    with ThreadPoolExecutor(1) as pool:
+        with Folder(tmp_path / "step").working({"key": "a"}):
+            waiting = pool.submit(work)
+            assert waits.wait(20)
+            shutil.rmtree(folder.path)  # as `harness clean` does, which holds the lock
+        waiting.result(20)
+    assert folder.complete and folder.recipe() == {"key": "a"}
 
 
 def test_many_may_look_at_once_whether_a_store_can_be_written(tmp_path):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness.board.cells import headings_of, interval_of
 from harness.board.lm_eval_file import OURS, THEIRS, ResultFile
@@ -17,6 +19,10 @@ from harness.board.model import BoardRow, Cell, Heading
 from harness.errors import HarnessError
 from harness.evaluate.task_file import TaskFile
 from harness.store import Store, digest, made, reachable, slug, write_text
+
+IMPORTED = "imported"  # the folder of the store where the rows lie
+LOCK = ".lock"  # in it: held while a row is written or deleted, shared by those that read
+BOX, NEW = ".importing-", "new"  # an import's own folder, and in it the row that is being written
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,6 @@ def import_results(
     result, one with no column of `tasks`, and a label that another row (`taken`) has."""
     file = ResultFile(path)
     name = _label(file, label, taken)
-    folder = store.root / "imported" / slug(name, {}, digest(name))
-    before = _record(folder / "row.json") if (folder / "row.json").is_file() else None
-    if before is not None and before.get("model", file.model) != file.model:
-        raise HarnessError(
-            f"`{name}` is the row of {before['model']}, imported from {before['file']}",
-            "choose another name with `--as LABEL`",
-        )
     columns, found = _columns(file, headings_of(tuple(tasks)))
     if not columns:
         known = ", ".join(_theirs(task.name) for task in tasks)
@@ -71,8 +70,15 @@ def import_results(
         "model": file.model,
         "tasks": {task: {"metrics": kept.metrics, "settings": kept.settings} for task, kept in found.items()},
     }
-    with reachable(folder):
-        _write(folder, store.root, record, found)
+    folder = store.root / IMPORTED / slug(name, {}, digest(name))
+    with writing(folder.parent):
+        before = _record(folder / "row.json") if (folder / "row.json").is_file() else None
+        if before is not None and before.get("model", file.model) != file.model:
+            raise HarnessError(
+                f"`{name}` is the row of {before['model']}, imported from {before['file']}",
+                "choose another name with `--as LABEL`",
+            )
+        _write(folder, record, found)
     ours = {_theirs(task) for task in found}
     return Imported(
         name,
@@ -118,26 +124,63 @@ def _metrics_of(file: ResultFile) -> str:
     return ", ".join(sorted(named)[:10]) + f" and {len(named) - 10} more" * (len(named) > 10) or "nothing"
 
 
-def _write(folder: Path, root: Path, record: Mapping[str, Any], found: Mapping[str, _Taken]) -> None:
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Keep others out of the imported rows, which lie in `place`, while one is written or deleted. What a
+    killed import left is put right first."""
+    there = False
+    while not there:
+        with reachable(place), (made(place) / LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            there = _lies_at(lock, place / LOCK)  # not deleted with the store while this process waited
+            if there:
+                _put_right(place)
+                yield
+
+
+@contextlib.contextmanager
+def _reading(place: Path) -> Iterator[None]:
+    """Keep those out that write or delete imported rows, also where nothing can be written."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileNotFoundError):  # nothing was imported
+            fcntl.flock(stack.enter_context((place / LOCK).open()), fcntl.LOCK_SH)
+        yield
+
+
+def _lies_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _put_right(place: Path) -> None:
+    """Bring back a row that an import moved away without putting the new one there; delete the rest."""
+    for box in place.glob(BOX + "*"):
+        for row in box.iterdir():
+            if row.name != NEW and not (place / row.name).exists():
+                row.rename(place / row.name)
+        shutil.rmtree(box, ignore_errors=True)
+
+
+def _write(folder: Path, record: Mapping[str, Any], found: Mapping[str, _Taken]) -> None:
     """Write the row whole or not at all: beside its place, then swapped in."""
     from harness.evaluate.results import write_samples
 
-    new, old = (root / f".imported-{kind}-{os.getpid()}" for kind in ("new", "old"))
+    box = Path(tempfile.mkdtemp(prefix=BOX, dir=folder.parent))
+    new = box / NEW
     try:
-        made(root)
         new.mkdir()
         for task, kept in found.items():
             if kept.samples is not None:
                 (new / _folder(task)).mkdir()
                 write_samples(kept.samples, new / _folder(task) / "samples.parquet")
         write_text(new / "row.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-        folder.parent.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            folder.rename(old)
+            folder.rename(box / folder.name)
         new.rename(folder)
     finally:
-        for rest in (new, old):
-            shutil.rmtree(rest, ignore_errors=True)
+        _put_right(folder.parent)
 
 
 def _folder(task: str) -> str:
@@ -156,24 +199,29 @@ def _record(file: Path) -> dict[str, Any]:
 
 def imported_folders(store: Store) -> list[tuple[str, set[Path]]]:
     """The labels of the rows that were imported, and where they lie."""
-    files = sorted((store.root / "imported").glob("*/row.json"))
-    return [(_record(file)["label"], {file.parent}) for file in files]
+    return [(told["label"], {folder}) for folder, told in _records(store)]
+
+
+def _records(store: Store) -> list[tuple[Path, dict[str, Any]]]:
+    """The folders of the rows that were imported, with what was written of each."""
+    with _reading(store.root / IMPORTED):
+        files = sorted((store.root / IMPORTED).glob("*/row.json"))
+        return [(file.parent, _record(file)) for file in files]
 
 
 def imported_rows(store: Store, headings: Sequence[Heading]) -> list[BoardRow]:
     """The rows that were imported, with their cells of these columns; those without any are left out."""
     rows = []
-    for file in sorted((store.root / "imported").glob("*/row.json")):
-        told = _record(file)
+    for folder, told in _records(store):
         cells = {}
         for heading in headings:
             task = told["tasks"].get(heading.task) or {}
             metric = _metric(task.get("metrics", {}), heading.metric)
             if metric is not None:
-                cells[heading.task, heading.metric] = _cell(metric, task, heading, file.parent)
+                cells[heading.task, heading.metric] = _cell(metric, task, heading, folder)
         if cells:
             role, source = "imported", {"file": told["file"]}
-            row = BoardRow(told["label"], role, None, {}, str(file.parent), cells, recipe=source)
+            row = BoardRow(told["label"], role, None, {}, str(folder), cells, recipe=source)
             row.imported = True
             rows.append(row)
     return rows

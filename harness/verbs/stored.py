@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
-from collections.abc import Iterator, Sequence
+import os
+import resource
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +18,18 @@ from rich.text import Text
 
 from harness import asked, spool
 from harness.board import read_board
-from harness.board.imported import imported_folders
+from harness.board.imported import IMPORTED, imported_folders, writing
 from harness.board.places import absolute
 from harness.errors import HarnessError, nearest
 from harness.family import Family, load_family
 from harness.plan import Plan, ScoreStep
 from harness.planner import make_plan
 from harness.steps import KEPT
-from harness.store import Folder, Store
+from harness.store import Folder, Store, reachable
 from harness.train import experts
 from harness.verbs.locked import locked_family
+
+TRIES = 5  # to delete a folder in which others delete or write
 
 
 def status(
@@ -88,32 +95,80 @@ def clean(
     everything: bool,
     dry_run: bool,
 ) -> None:
-    """Delete what the options name; say what was freed."""
+    """Delete what the options name, but for folders in which another process is at work; say what was
+    freed."""
     if not (weights or failed or rows or everything):
         raise HarnessError("nothing was named to delete", "give --weights, --failed, --rows LABELS or --all")
     loaded = load_family(family)
     store = Store(results, loaded.name)
     for place in (spool.MEMORY, store.root / "spool"):
         spool.sweep(place)
-    targets: set[Path] = set()
+    targets: dict[Path, Path] = {}  # what is deleted: the folder in which nobody may be at work
     if everything and store.root.is_dir():
-        targets.add(store.root)
+        targets[store.root] = store.root
     if weights:
-        targets |= {f.path / "model" for f in store.folders() if (f.path / "model").is_dir()}
+        targets |= {f.path / "model": f.path for f in store.folders() if (f.path / "model").is_dir()}
     if failed:
-        targets |= {f.path for f in store.folders() if not f.complete}
+        targets |= {f.path: f.path for f in store.folders() if not f.complete}
     if rows:
-        targets |= _row_folders(make_plan(_settled(loaded, store), store), rows)
-    targets = {t for t in targets if not any(parent in targets for parent in t.parents)}
-    freed = 0
-    for path in sorted(targets):
-        size = store.size(path) if dry_run else store.remove(path)
-        freed += size
-        click.echo(f"{'would delete' if dry_run else 'deleted'} {path}  {size / 2**20:.1f} MiB")
-    click.echo(f"{len(targets)} folders, {freed / 2**20:.1f} MiB")
+        found = _row_folders(make_plan(_settled(loaded, store), store), rows)
+        targets |= {path: path for path in found}
+    targets = {t: of for t, of in targets.items() if not any(parent in targets for parent in t.parents)}
+    _delete(store, targets, dry_run)
     if weights:
         merges = {f.path for f in store.folders()} - {path.parent for path in targets}
         _tell(sum(_not_kept(Folder(path)) and not (path / "model").is_dir() for path in merges))
+
+
+def _delete(store: Store, targets: Mapping[Path, Path], dry_run: bool) -> None:
+    freed = deleted = 0
+    for path, of in sorted(targets.items()):
+        with _alone(of, dry_run) as alone:
+            if alone:
+                size = store.size(path) if dry_run else _remove(store, path)
+                freed, deleted = freed + size, deleted + 1
+                click.echo(f"{'would delete' if dry_run else 'deleted'} {path}  {size / 2**20:.1f} MiB")
+    click.echo(f"{deleted} folders, {freed / 2**20:.1f} MiB")
+    if left := len(targets) - deleted:
+        click.echo(f"{left} folders left out, in which another process is at work")
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, dry_run: bool) -> Iterator[bool]:
+    """Keep others out of a folder and of the steps in it; whether none of them was at work there."""
+    given = ("r", fcntl.LOCK_SH) if dry_run else ("r+", fcntl.LOCK_EX)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(ValueError, OSError):  # a whole store has a lock for every step
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.ExitStack() as stack:
+        locks = (Path(place, ".lock") for place, _, names in os.walk(folder) if ".lock" in names)
+        yield all(_taken(lock, stack, *given) for lock in locks)
+
+
+def _taken(lock: Path, stack: contextlib.ExitStack, mode: str, kind: int) -> bool:
+    try:
+        with reachable(lock):
+            fcntl.flock(stack.enter_context(lock.open(mode)), kind | fcntl.LOCK_NB)
+    except FileNotFoundError:  # its holder has deleted it
+        return True
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove(store: Store, path: Path) -> int:
+    """Delete a folder; the bytes freed. What others delete in it at the same time is gone as well."""
+    freed = store.size(path)
+    with writing(path.parent) if path.parent == store.root / IMPORTED else contextlib.nullcontext():
+        for _ in range(TRIES):
+            try:
+                store.remove(path)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                    raise
+            if not path.exists():
+                return freed
+    raise HarnessError(f"{path} cannot be deleted: files are being written in it", "try again later")
 
 
 def _not_kept(folder: Folder) -> bool:

@@ -198,7 +198,7 @@ def test_an_import_replaces_the_row_and_all_its_samples(theirs, tmp_path):
     assert set(row.cells) == {("tiny_chain", "accuracy")}
     folder = tmp_path / "tiny-safety" / "imported"
     assert [path.parent.name for path in folder.rglob("samples.parquet")] == ["tiny_chain"]
-    (left,) = folder.iterdir()
+    assert len([path for path in folder.iterdir() if path.name != ".lock"]) == 1
     assert [path.name for path in folder.parent.iterdir()] == ["imported"]
 
 
