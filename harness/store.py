@@ -15,7 +15,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -201,9 +200,16 @@ class Store:
 
     def prepare(self) -> None:
         """Create the root and show that it can be written, before any work."""
-        with reachable(made(self.root)):  # under a name of its own: other processes may look at the same time
-            with tempfile.NamedTemporaryFile(prefix=".writable-", dir=self.root, buffering=0) as file:
-                file.write(b"\n")
+        # under a name of its own: other processes may look at the same time
+        probe = made(self.root) / f".writable-{os.urandom(6).hex()}"
+        with reachable(self.root):
+            try:
+                probe.write_bytes(b"\n")
+                probe.unlink()
+            except OSError as error:
+                error.filename = str(self.root)
+                probe.unlink(missing_ok=True)
+                raise
 
     @property
     def fingerprints(self) -> Path | None:
