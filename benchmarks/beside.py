@@ -2,8 +2,8 @@
 
 A life is an empty folder in which commands begin at random moments, some together, some the same. Each must
 end well, or, where it only reads and finds nothing yet, with two lines. Then all of them once more, one after
-the other: nothing may be left to evaluate, the table must be that of an undisturbed comparison, and nothing
-half written, no failure and no weights in memory may be left.
+the other: nothing may be left to evaluate. Last, the table of the whole comparison must be that of one that
+nothing disturbed, and nothing half written and no failure may be left.
 """
 
 from __future__ import annotations
@@ -68,9 +68,10 @@ def life(cwd: Path, draw: random.Random, expected: list[dict[str, str]]) -> list
         empty = command in READ and code == 2 and "hint: " in text
         if "Traceback" in text or (code and not empty):
             wrong.append(f"{' '.join(command)} ended with {code}: {text[-1500:]}")
-    for command in {*chosen, WORK[0]}:
+    for command in dict.fromkeys(chosen):
         if command in WORK and "✓ eval" in (text := run(cwd, command)):
             wrong.append(f"{' '.join(command)} had something left to do: {text[-1500:]}")
+    run(cwd, WORK[0])
     wrong += ["another table"] * (Run(cwd).table() != expected)
     left = [*cwd.rglob("*.tmp"), *cwd.rglob("error.txt"), *cwd.rglob(".writable*")]
     return wrong + [f"left: {path}" for path in left]
