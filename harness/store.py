@@ -111,9 +111,17 @@ def _lock(folder: Path, busy: Callable[[], None]) -> IO:
         with contextlib.ExitStack() as opened, contextlib.suppress(FileNotFoundError):
             lock = opened.enter_context(file.open("w"))
             _take(lock, busy)
-            if os.path.samestat(os.fstat(lock.fileno()), file.stat()):
+            if lies_at(lock, file):
                 opened.pop_all()
                 return lock
+
+
+def lies_at(lock: IO, path: Path) -> bool:
+    """Whether an open file is still the one at `path`: a deleted or replaced lock keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _take(lock: IO, busy: Callable[[], None]) -> None:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from harness.board.cells import headings_of, interval_of
 from harness.board.lm_eval_file import OURS, THEIRS, ResultFile
 from harness.board.model import BoardRow, Cell, Heading
 from harness.errors import HarnessError
 from harness.evaluate.task_file import TaskFile
-from harness.store import Store, digest, made, reachable, slug, write_text
+from harness.store import Store, digest, lies_at, made, reachable, slug, write_text
 
 IMPORTED = "imported"  # the folder of the store where the rows lie
 LOCK = ".lock"  # in it: held while a row is written or deleted, shared by those that read
@@ -132,7 +131,7 @@ def writing(place: Path) -> Iterator[None]:
     while not there:
         with reachable(place), (made(place) / LOCK).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            there = _lies_at(lock, place / LOCK)  # not deleted with the store while this process waited
+            there = lies_at(lock, place / LOCK)  # not deleted with the store while this process waited
             if there:
                 _put_right(place)
                 yield
@@ -145,13 +144,6 @@ def _reading(place: Path) -> Iterator[None]:
         with contextlib.suppress(FileNotFoundError):  # nothing was imported
             fcntl.flock(stack.enter_context((place / LOCK).open()), fcntl.LOCK_SH)
         yield
-
-
-def _lies_at(file: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _put_right(place: Path) -> None:

@@ -17,24 +17,19 @@ def within(folder: str, root: Path) -> str | None:
 
 def relative(board: Board, root: Path) -> Board:
     """The board with its folders told from `root` on; others stay as they are. Changes `board`."""
-
-    def inside(folder: str) -> str:
-        return (within(folder, root) if folder else None) or folder
-
-    for row in board.rows:
-        row.folder = inside(row.folder)
-        for cell in row.cells.values():
-            cell.folder, cell.folders = inside(cell.folder), [inside(f) for f in cell.folders]
-    return board
+    return _moved(board, root, Path())
 
 
 def absolute(board: Board, root: Path) -> Board:
     """The board with its folders where they lie now; those that are not in `root` stay as they are. Changes
     `board`."""
+    return _moved(board, root, root)
 
+
+def _moved(board: Board, root: Path, to: Path) -> Board:
     def there(folder: str) -> str:
         found = within(folder, root) if folder else None
-        return str(root / found) if found else folder
+        return str(to / found) if found else folder
 
     for row in board.rows:
         row.folder = there(row.folder)
