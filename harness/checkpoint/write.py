@@ -3,6 +3,7 @@ full size and every block goes to its offset, from any thread, in any order."""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -105,7 +106,7 @@ def check_space(folder: Path, nbytes: int) -> None:
         raise HarnessError(
             f"{folder} needs {_size(nbytes + SLACK)} and its disk has {_size(free)} free",
             "free some space, choose another folder, or merge fewer rows at once",
-        )
+        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _size(nbytes: int) -> str:

@@ -25,7 +25,7 @@ class Work:
     """`with Work(to, key) as work:` holds the folder; `finish` gives the model its name.
 
     Leaving with a `HarnessError` deletes the work, which can never be finished; any other exception leaves it
-    to be resumed, and so does an error of the disk."""
+    to be resumed, and so does an error of the disk when there is something to resume."""
 
     def __init__(self, to: Path, key: str, replace: bool = False) -> None:
         self.to, self.replace, self._work = Path(to), replace, Part(to, key)
@@ -52,7 +52,8 @@ class Work:
         return self
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        if isinstance(error, HarnessError) and not of_the_disk(error):
+        begun = self.training.is_dir() and any(self.training.iterdir())
+        if isinstance(error, HarnessError) and not (begun and of_the_disk(error)):
             self._work.discard()
         self._work.unlock()
 

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from harness.checkpoint import fingerprint
+from harness.errors import HarnessError
 from tests.train.conftest import SMALL, fused
 from tests.train.killing import killed, train_and_die_naming, train_until
 
@@ -48,6 +49,19 @@ def test_resume_gives_the_same_bytes(fuse, inputs, rows, whole, tmp_path, phase,
     assert record["resumed"] == resumed and [p.name for p in tmp_path.iterdir()] == ["out"]
     if phase in ("train", "write"):  # the teachers' predictions were kept
         assert not any(what.startswith("teacher") for what, _ in seen)
+
+
+def test_a_disk_too_small_to_go_on_costs_nothing_that_was_done(
+    fuse, inputs, rows, whole, tmp_path, monkeypatch
+):
+    killed(train_until, inputs, rows, tmp_path / "out", "train", 0)
+    with monkeypatch.context() as full:
+        full.setattr("harness.checkpoint.write.SLACK", 1 << 60)
+        with pytest.raises(HarnessError, match="GB free"):
+            fuse(tmp_path / "out")
+    seen = []
+    fuse(tmp_path / "out", progress=lambda what, *_: seen.append(what))
+    assert content(tmp_path / "out") == whole and not any(what.startswith("teacher") for what in seen)
 
 
 def test_several_kills_in_a_row(fuse, inputs, rows, whole, tmp_path):
