@@ -9,7 +9,8 @@ from harness.screen import Screen
 
 
 class Board:
-    """The actor that workers tell; it runs on the driver's node and needs nothing of it."""
+    """The actor that workers tell; it runs on the driver's node and needs nothing of it. Ray begins a lost
+    one anew: that a job has begun, and how far it is, comes with its next line."""
 
     def __init__(self) -> None:
         self.where: dict[str, tuple[str, int]] = {}
@@ -36,14 +37,15 @@ class Told:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.ray, self.where = ray, {}
-        self.actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+        kept = {"max_restarts": -1, "max_task_retries": -1}
+        self.actor = ray.remote(num_cpus=0, scheduling_strategy=here, **kept)(Board).remote()
 
     def show(self, screen: Screen, jobs: Sequence[Any]) -> None:
         """Show how far `jobs` are, and mark those that have begun."""
         where, lines = self.ray.get(self.actor.take.remote())
         self.where |= where
         for job in jobs:
-            job.begun |= job.name in self.where
+            job.begun |= job.name in self.where or job.name in lines
             if job.name in lines:
                 line, more = lines[job.name]
                 screen.now(*line, **more)

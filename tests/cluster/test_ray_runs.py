@@ -102,6 +102,22 @@ def test_lost_nodes_are_done_without(two_nodes, local_run, asked_log, tmp_path):
     _lose(two_nodes, (local_run, asked_log), tmp_path, lose)
 
 
+def test_what_collects_the_workers_words_may_be_lost(two_nodes, local, tmp_path):
+    two_nodes.whole()
+    run = start(*on(two_nodes), cwd=tmp_path)
+    working(two_nodes, run)
+    (board,) = two_nodes.processes("ray::Board")
+    board.send_signal(signal.SIGKILL)
+    until = time.monotonic() + 60
+    while not any(other != board for other in two_nodes.processes("ray::Board")):
+        assert run.poll() is None and time.monotonic() < until, "no other is begun"
+        time.sleep(0.1)
+    finish(run)
+    assert run.returncode == 0, run.err
+    assert tables(tmp_path) == local and not left(tmp_path)
+    assert "Traceback" not in run.err and "sent again" not in run.err
+
+
 def _lose(nodes, folders, tmp_path, lose, told=""):
     """Runs in which something is lost at random moments, three a run, until it was `KILLS` times: each ends
     with the same table, nothing complete is done again and no stored response asked again."""

@@ -36,22 +36,26 @@ class TwoNodes:
 
     def workers(self):
         """Processes that are at a step now."""
+        return self.processes("ray::do", "ray::RowEngine")
+
+    def processes(self, *names):
+        """Ray's processes on both nodes that are called so."""
         found = []
         for node in filter(None, (self.cluster.head_node, self.second)):
             for process in node.all_processes.get("raylet", ()):
-                found += [child for child in psutil.Process(process.process.pid).children() if _works(child)]
+                children = psutil.Process(process.process.pid).children()
+                found += [child for child in children if _called(child).startswith(names)]
         return found
 
     def close(self):
         self.cluster.shutdown()
 
 
-def _works(process):
+def _called(process):
     try:
-        name = process.cmdline()[0]
+        return process.cmdline()[0]
     except (psutil.Error, IndexError):
-        return False
-    return name.startswith(("ray::do", "ray::RowEngine"))
+        return ""
 
 
 def start(*args, cwd):
