@@ -52,9 +52,9 @@ class Work:
         return self
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        begun = self.training.is_dir() and any(self.training.iterdir())
-        if isinstance(error, HarnessError) and not (begun and of_the_disk(error)):
-            self._work.discard()
+        if isinstance(error, HarnessError):
+            if not (of_the_disk(error) and any(self.training.glob("*"))):
+                self._work.discard()
         self._work.unlock()
 
     def finish(self, record: dict[str, Any]) -> None:
